@@ -1,0 +1,391 @@
+"""The integer network: a graph of operators on integer tensors, its file format and its checks.
+
+`network.json` holds the graph, `network.safetensors` the arrays; both together have a content hash that goes into the
+program, the driver and every report. Needs NumPy and safetensors only.
+
+Tensors (shapes are per clip; T frames):
+
+    kind       shape                    values
+    pixels     uint8[T, H, W, 3]        0..255
+    spikes     bool[T, C, H, W]         0, 1
+    residual   int16[T, C, H, W]        steps of 2**-fraction_bits
+    planes     int8[T, C, H, W]         steps of 2**-fraction_bits (two's complement bit-planes)
+    keyvalue   int32[heads, D, D]       K^T V of the whole clip, D = channels // heads
+    logits     int32[classes]           sums over frames
+
+Operators run in list order; each one makes its tensors out of earlier ones. `Conv`, `Depthwise` and `Attend` produce
+an accumulator `acc[T, C, H, W]` which goes through a `Neuron` stage; see `spikeloom.arithmetic` for its equations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arithmetic import LEAKS, RESETS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX
+
+FORMAT_VERSION = 1
+KINDS = ("pixels", "spikes", "residual", "planes", "keyvalue", "logits")
+MODES = ("direct", "residual", "planes")
+
+
+class NetworkError(ValueError):
+    """A malformed integer network: the message names file, operator or tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """Name, kind and shape of a tensor. `channels` is 3 for pixels, D*heads for keyvalue, classes for logits."""
+
+    name: str
+    kind: str
+    channels: int
+    height: int = 1
+    width: int = 1
+    fraction_bits: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lif:
+    """Neuron variant. The threshold is an array of the stage (`threshold`)."""
+
+    leak: str = "decayed"
+    reset: str = "hard"
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neuron:
+    """What happens to an accumulator; names of arrays (`int32[C]` each) and tensors.
+
+    `mode` direct: `X = a`, needs `lif` or `logits`. residual: `r` from `shift` and the optional `shortcut`; any of
+    the outputs `residual`, `spikes`. With `pool` the spikes are of the spatial sum of r (size 1x1). planes: `planes`.
+    `logits`: direct mode without lif; output is the sum of `a` over frames, one value per channel (size 1x1 only).
+    """
+
+    mode: str
+    bias: str
+    shift: str | None = None
+    negate: str | None = None
+    threshold: str | None = None
+    lif: Lif | None = None
+    shortcut: str | None = None
+    pool: bool = False
+    spikes: str | None = None
+    residual: str | None = None
+    planes: str | None = None
+    logits: str | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the tensors made, in the order spikes, residual, planes, logits."""
+        return tuple(n for n in (self.spikes, self.residual, self.planes, self.logits) if n is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv:
+    """Dense convolution. `weight` names int8[Co, Ci, kh, kw]; on pixels, borders are padded with `pad_codes`
+    (one uint8 per colour), elsewhere with zero. `padding` and `stride` hold for both directions.
+    A linear layer is a 1x1 convolution on a 1x1 map."""
+
+    name: str
+    input: str
+    weight: str
+    stride: int = 1
+    padding: int = 0
+    pad_codes: tuple[int, int, int] = (0, 0, 0)
+    neuron: Neuron
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depthwise:
+    """Depthwise convolution, stride 1, `weight` names int8[C, 1, k, k], k in 1..7 odd; zero padding. Input spikes or
+    planes."""
+
+    name: str
+    input: str
+    weight: str
+    padding: int = 0
+    neuron: Neuron
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyValue:
+    """K^T V over all tokens of the clip. bipolar (Hamming): M_ij = 2*popcount(K_i & V_j) - popcount(V_j);
+    otherwise M_ij = popcount(K_i & V_j). Channel c belongs to head c // D."""
+
+    name: str
+    key: str
+    value: str
+    heads: int
+    bipolar: bool
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attend:
+    """Y_nj = sum_i q_ni M_ij within a head, q = 2Q-1 if bipolar else Q."""
+
+    name: str
+    query: str
+    keyvalue: str
+    bipolar: bool
+    neuron: Neuron
+
+
+Operator = Conv | Depthwise | KeyValue | Attend
+_OPERATORS: Mapping[str, type] = {"conv": Conv, "depthwise": Depthwise, "keyvalue": KeyValue, "attend": Attend}
+
+
+@dataclass(kw_only=True)
+class Network:
+    """An integer network.
+
+    Attributes:
+        frames: T, time steps of a clip.
+        tensors: By name; exactly one of kind pixels (or a spikes tensor that no operator makes) is `input`.
+        operators: In execution order.
+        arrays: int8 weights and int32 per-channel arrays by name.
+        input, output: Tensor names.
+        metadata: Free JSON: class names, preprocessing, scale of the logits, how it was made.
+    """
+
+    frames: int
+    tensors: dict[str, Tensor]
+    operators: list[Operator]
+    arrays: dict[str, NDArray[Any]]
+    input: str
+    output: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def description(self) -> dict[str, Any]:
+        """The graph as JSON."""
+        kinds = {cls: kind for kind, cls in _OPERATORS.items()}
+        return {
+            "format": "spikeloom-network", "version": FORMAT_VERSION, "frames": self.frames, "input": self.input,
+            "output": self.output, "tensors": [asdict(t) for t in self.tensors.values()],
+            "operators": [{"type": kinds[type(o)], **asdict(o)} for o in self.operators], "metadata": self.metadata}
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the graph and of every array's name, shape and bytes."""
+        digest = hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode())
+        for name in sorted(self.arrays):
+            array = np.ascontiguousarray(self.arrays[name])
+            digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def producer(self, tensor: str) -> Operator | None:
+        """The operator that makes `tensor`, None for the input."""
+        for operator in self.operators:
+            if tensor in outputs_of(operator):
+                return operator
+        return None
+
+    def save(self, directory: str | Path) -> None:
+        """Write `network.json` and `network.safetensors` into `directory`."""
+        from safetensors.numpy import save_file
+
+        self.check()
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file({n: np.ascontiguousarray(a) for n, a in self.arrays.items()}, directory / "network.safetensors")
+        text = json.dumps({**self.description(), "hash": self.hash}, indent=1)
+        (directory / "network.json").write_text(text + "\n")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Network:
+        """Read and check a network.
+
+        Raises:
+            NetworkError: A file is missing, malformed, truncated or does not match the stored hash.
+        """
+        from safetensors.numpy import load_file
+
+        directory = Path(directory)
+        path = directory / "network.json"
+        try:
+            data = json.loads(path.read_text())
+            arrays = load_file(directory / "network.safetensors")
+        except FileNotFoundError as error:
+            raise NetworkError(f"{error.filename}: no such file; is `{directory}` a network directory?") from error
+        except Exception as error:  # safetensors raises its own error class
+            raise NetworkError(f"{directory}: cannot read the network: {error}") from error
+        network = cls.from_description(data, arrays, where=str(path))
+        if network.hash != data.get("hash"):
+            raise NetworkError(f"{path}: content hash is {network.hash[:16]}..., file says {data.get('hash')!s:.16}...")
+        return network
+
+    @classmethod
+    def from_description(cls, data: Any, arrays: dict[str, NDArray[Any]], *, where: str = "network") -> Network:
+        """Build a network from JSON data. Raises NetworkError."""
+        if not isinstance(data, dict) or data.get("format") != "spikeloom-network":
+            raise NetworkError(f"{where}: not a spikeloom network")
+        if data.get("version") != FORMAT_VERSION:
+            raise NetworkError(f"{where}: version must be {FORMAT_VERSION}, not `{data.get('version')!r}`")
+        try:
+            tensors = {t["name"]: Tensor(**t) for t in data["tensors"]}
+            operators = [_operator(o) for o in data["operators"]]
+            network = cls(frames=data["frames"], tensors=tensors, operators=operators, arrays=arrays,
+                          input=data["input"], output=data["output"], metadata=data.get("metadata", {}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise NetworkError(f"{where}: malformed graph: {error!r}") from error
+        network.check()
+        return network
+
+    def check(self) -> None:
+        """Check that graph and arrays fit each other.
+
+        Raises:
+            NetworkError: naming the operator or tensor.
+        """
+        if not isinstance(self.frames, int) or self.frames < 1:
+            raise NetworkError(f"`frames` must be a positive integer, not `{self.frames!r}`")
+        for tensor in self.tensors.values():
+            if tensor.kind not in KINDS or min(tensor.channels, tensor.height, tensor.width) < 1:
+                raise NetworkError(f"tensor {tensor.name}: bad kind or shape: {tensor}")
+        made = {self.input}
+        for operator in self.operators:
+            _check_operator(self, operator, made)
+            made.update(outputs_of(operator))
+        if self.output not in made:
+            raise NetworkError(f"output {self.output}: no operator makes it")
+
+
+def outputs_of(operator: Operator) -> tuple[str, ...]:
+    """Names of the tensors that an operator makes."""
+    return (operator.output,) if isinstance(operator, KeyValue) else operator.neuron.outputs
+
+
+def inputs_of(operator: Operator) -> tuple[str, ...]:
+    """Names of the tensors that an operator reads."""
+    if isinstance(operator, KeyValue):
+        return (operator.key, operator.value)
+    first = (operator.query, operator.keyvalue) if isinstance(operator, Attend) else (operator.input,)
+    return first + ((operator.neuron.shortcut,) if operator.neuron.shortcut else ())
+
+
+def _operator(data: dict[str, Any]) -> Operator:
+    data = dict(data)
+    kind = data.pop("type")
+    if kind not in _OPERATORS:
+        raise ValueError(f"unknown operator type `{kind!r}`")
+    if "neuron" in data:
+        neuron = dict(data["neuron"])
+        if neuron.get("lif") is not None:
+            neuron["lif"] = Lif(**neuron["lif"])
+        data["neuron"] = Neuron(**neuron)
+    if "pad_codes" in data:
+        data["pad_codes"] = tuple(data["pad_codes"])
+    cls = _OPERATORS[kind]
+    unknown = set(data) - {f.name for f in fields(cls)}
+    if unknown:
+        raise ValueError(f"operator {data.get('name')}: unknown fields {sorted(unknown)}")
+    return cls(**data)
+
+
+def _fail(operator: Operator, reason: str) -> None:
+    raise NetworkError(f"operator {operator.name}: {reason}")
+
+
+def _array(network: Network, operator: Operator, name: str | None, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    if name not in network.arrays:
+        _fail(operator, f"array {name} is missing")
+    array = network.arrays[str(name)]
+    if array.dtype != dtype or array.shape != shape:
+        _fail(operator, f"array {name} must be {np.dtype(dtype)}{list(shape)}, not {array.dtype}{list(array.shape)}")
+    return array
+
+
+def _check_operator(network: Network, operator: Operator, made: set[str]) -> None:
+    for name in inputs_of(operator):
+        if name not in made or name not in network.tensors:
+            _fail(operator, f"input {name} is not made by an earlier operator")
+    for name in outputs_of(operator):
+        if name not in network.tensors or name in made:
+            _fail(operator, f"output {name} is undeclared or made twice")
+    if isinstance(operator, KeyValue):
+        key, value, out = (network.tensors[n] for n in (operator.key, operator.value, operator.output))
+        if key.kind != "spikes" or value.kind != "spikes" or out.kind != "keyvalue":
+            _fail(operator, "key and value must be spikes, the output keyvalue")
+        if (key.channels, key.height, key.width) != (value.channels, value.height, value.width):
+            _fail(operator, "key and value differ in shape")
+        if operator.heads < 1 or key.channels % operator.heads or out.channels != key.channels:
+            _fail(operator, f"{operator.heads} heads do not divide {key.channels} channels")
+        return
+    _check_neuron(network, operator, _accumulator_shape(network, operator))
+
+
+def _accumulator_shape(network: Network, operator: Conv | Depthwise | Attend) -> tuple[int, int, int]:
+    if isinstance(operator, Attend):
+        query, keyvalue = network.tensors[operator.query], network.tensors[operator.keyvalue]
+        if query.kind != "spikes" or keyvalue.kind != "keyvalue" or query.channels != keyvalue.channels:
+            _fail(operator, "query must be spikes and as wide as keyvalue")
+        return query.channels, query.height, query.width
+    source = network.tensors[operator.input]
+    if source.kind not in ("pixels", "spikes", "planes"):
+        _fail(operator, f"input {source.name} of kind {source.kind} cannot be convolved")
+    weight = network.arrays.get(operator.weight)
+    if weight is None or weight.ndim != 4 or weight.dtype != np.int8:
+        _fail(operator, f"array {operator.weight} must be int8[Co, Ci, kh, kw]")
+    assert weight is not None
+    if int(np.abs(weight.astype(np.int64)).max(initial=0)) > WEIGHT_MAX:
+        _fail(operator, f"array {operator.weight} has a weight beyond {WEIGHT_MAX}")
+    co, ci, kh, kw = weight.shape
+    stride = operator.stride if isinstance(operator, Conv) else 1
+    expected = source.channels if isinstance(operator, Conv) else 1
+    if ci != expected or (isinstance(operator, Depthwise) and co != source.channels) or kh != kw:
+        _fail(operator, f"weight {list(weight.shape)} does not fit {source.channels} input channels")
+    size = [(n + 2 * operator.padding - kh) // stride + 1 for n in (source.height, source.width)]
+    if min(size) < 1:
+        _fail(operator, "the output has no pixels")
+    return co, size[0], size[1]
+
+
+def _check_neuron(network: Network, operator: Conv | Depthwise | Attend, shape: tuple[int, int, int]) -> None:
+    neuron, channels = operator.neuron, shape[0]
+    if neuron.mode not in MODES:
+        _fail(operator, f"mode must be one of {MODES}, not `{neuron.mode!r}`")
+    _array(network, operator, neuron.bias, np.int32, (channels,))
+    if neuron.negate is not None:
+        _array(network, operator, neuron.negate, np.int32, (channels,))
+    if neuron.mode != "direct":
+        shift = _array(network, operator, neuron.shift, np.int32, (channels,))
+        if shift.min() < SHIFT_MIN or shift.max() > SHIFT_MAX:
+            _fail(operator, f"shifts must lie in [{SHIFT_MIN}, {SHIFT_MAX}]")
+    if neuron.lif is not None:
+        threshold = _array(network, operator, neuron.threshold, np.int32, (channels,))
+        if threshold.min() < 1 or threshold.max() >= 1 << 27:
+            _fail(operator, "thresholds must lie in [1, 2**27)")
+        if neuron.lif.leak not in LEAKS or neuron.lif.reset not in RESETS:
+            _fail(operator, f"unknown neuron {neuron.lif}")
+    if (neuron.lif is None) != (neuron.spikes is None):
+        _fail(operator, "lif and spikes go together")
+    allowed = {"direct": ("spikes", "logits"), "residual": ("spikes", "residual"), "planes": ("planes",)}[neuron.mode]
+    given = tuple(k for k in ("spikes", "residual", "planes", "logits") if getattr(neuron, k) is not None)
+    if not given or set(given) - set(allowed) or len(given) == 2 and neuron.mode != "residual":
+        _fail(operator, f"mode {neuron.mode} cannot make {given}")
+    if neuron.shortcut is not None and (neuron.mode != "residual" or _shape(network, neuron.shortcut) != shape):
+        _fail(operator, f"shortcut {neuron.shortcut} does not fit")
+    if neuron.pool and (neuron.mode != "residual" or neuron.residual is not None):
+        _fail(operator, "pool needs mode residual and no residual output")
+    if neuron.logits is not None and shape[1:] != (1, 1):
+        _fail(operator, "logits need a 1x1 map")
+    for kind in given:
+        tensor = network.tensors[getattr(neuron, kind)]
+        wanted = (channels, 1, 1) if neuron.pool else shape
+        if tensor.kind != kind or _shape(network, tensor.name) != wanted:
+            _fail(operator, f"output {tensor.name} must be {kind} {list(wanted)}, not {tensor}")
+
+
+def _shape(network: Network, name: str) -> tuple[int, int, int]:
+    tensor = network.tensors[name]
+    return tensor.channels, tensor.height, tensor.width
