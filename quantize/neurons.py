@@ -1,0 +1,182 @@
+"""Leaky integrate-and-fire neurons with a surrogate gradient, in plain torch.
+
+One neuron per element of the input, one input per time step (= video frame)::
+
+    H[t] = a * V[t-1] + b * X[t]              leak, see below; V[-1] = 0
+    S[t] = H[t] >= threshold                  (`>` when strict)
+    V[t] = H[t] * (1 - S[t])                  reset "hard": back to 0
+         = H[t] - threshold * S[t]            reset "soft": subtract
+
+===========  =========================  =============================================
+leak         H                          used by
+===========  =========================  =============================================
+``none``     ``V + X``                  integrate and fire (IF)
+``decayed``  ``V + (X - V) / 2``        SpikeVideoFormer, Meta-SpikeFormer (tau = 2)
+``half``     ``V / 2 + X``              tau = 2 with undecayed input
+``quarter``  ``V / 4 + X``              Decision SpikeFormer (arXiv 2504.03800)
+===========  =========================  =============================================
+
+The backward pass treats the reset as a constant (``detach_reset=True`` of spikingjelly) and replaces
+the derivative of the step by a surrogate, following Neftci et al., arXiv 1901.09948.
+Forward and gradient are held value for value against spikingjelly in ``tests/quantize/test_neurons.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LEAKS", "RESETS", "SURROGATES", "LIF", "NeuronConfig", "integrate", "surrogate_derivative"]
+
+LEAKS: dict[str, tuple[float, float]] = {
+    "none": (1.0, 1.0),
+    "decayed": (0.5, 0.5),
+    "half": (0.5, 1.0),
+    "quarter": (0.25, 1.0),
+}
+"""Leak name -> (a, b) of ``H = a * V + b * X``."""
+
+RESETS = ("hard", "soft")
+SURROGATES = ("sigmoid", "atan", "triangle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronConfig:
+    """Behaviour of every neuron of a network.
+
+    Attributes
+    ----------
+    leak : str
+        One of :data:`LEAKS`.
+    reset : str
+        ``"hard"`` (to 0) or ``"soft"`` (subtract the threshold).
+    strict : bool
+        Fire at ``H > threshold`` instead of ``H >= threshold``.
+    threshold : float
+        Firing threshold, > 0, in units of the input.
+    surrogate : str
+        Derivative used in the backward pass, one of :data:`SURROGATES`. No effect on the forward pass.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown or the threshold is not positive.
+    """
+
+    leak: str = "decayed"
+    reset: str = "hard"
+    strict: bool = False
+    threshold: float = 1.0
+    surrogate: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        _check_choice("leak", self.leak, tuple(LEAKS))
+        _check_choice("reset", self.reset, RESETS)
+        _check_choice("surrogate", self.surrogate, SURROGATES)
+        if not (math.isfinite(self.threshold) and self.threshold > 0):
+            raise ValueError(f"`threshold` must be a positive number, not `{self.threshold!r}`")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, not `{value!r}`")
+
+
+def integrate(v: Tensor, x: Tensor, leak: str) -> Tensor:
+    """Membrane before firing, ``H[...]``, from the last membrane ``V[...]`` and the input ``X[...]``.
+
+    ``decayed`` is evaluated as ``V + (X - V) / 2``, the order spikingjelly uses.
+    """
+    if leak == "decayed":
+        return v + (x - v) / 2
+    a, b = LEAKS[leak]
+    return a * v + b * x
+
+
+def surrogate_derivative(u: Tensor, kind: str) -> Tensor:
+    """Stand-in for the derivative of the step function at ``u = H - threshold``.
+
+    ``sigmoid``: ``4 s (1 - s)``, ``s = sigmoid(4 u)`` (spikingjelly ``Sigmoid(alpha=4)``);
+    ``atan``: ``1 / (1 + (pi u)^2)`` (``ATan(alpha=2)``); ``triangle``: ``max(0, 1 - |u|)``.
+    """
+    if kind == "sigmoid":
+        s = torch.sigmoid(4.0 * u)
+        return 4.0 * s * (1.0 - s)
+    if kind == "atan":
+        return 1.0 / (1.0 + (math.pi * u).square())
+    return (1.0 - u.abs()).clamp_min(0.0)
+
+
+class _MultiStepLIF(torch.autograd.Function):
+    """All time steps of a LIF neuron in one graph node; keeps only ``H`` for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, config: NeuronConfig) -> Tensor:
+        h = torch.empty_like(x)
+        spikes = torch.empty_like(x)
+        v = torch.zeros_like(x[0])
+        for t in range(x.shape[0]):
+            h[t] = integrate(v, x[t], config.leak)
+            spikes[t] = _fires(h[t], config)
+            v = _reset(h[t], spikes[t], config)
+        ctx.save_for_backward(h)
+        ctx.config = config
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        (grad_spikes,) = grads
+        (h,) = ctx.saved_tensors
+        config: NeuronConfig = ctx.config
+        a, b = LEAKS[config.leak]
+        grad_h = grad_spikes * surrogate_derivative(h - config.threshold, config.surrogate)
+        for t in range(h.shape[0] - 2, -1, -1):
+            through = a * grad_h[t + 1]
+            if config.reset == "hard":
+                through = through * ~_fires(h[t], config)
+            grad_h[t] += through
+        return grad_h if b == 1.0 else grad_h.mul_(b), None
+
+
+def _fires(h: Tensor, config: NeuronConfig) -> Tensor:
+    return h > config.threshold if config.strict else h >= config.threshold
+
+
+def _reset(h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
+    if config.reset == "hard":
+        return h * (1.0 - spikes)
+    return h - config.threshold * spikes
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire layer over time, without state between calls.
+
+    ``forward(x: float[T, ...]) -> float[T, ...]`` with values in {0, 1}; the membrane starts at 0 in
+    every call. No parameters and no buffers, so it adds nothing to a ``state_dict``.
+
+    Parameters
+    ----------
+    config : NeuronConfig
+        Behaviour; the default is the released SpikeVideoFormer's neuron.
+
+    Raises
+    ------
+    ValueError
+        From ``forward``: if the input has no time axis or it is empty.
+    """
+
+    def __init__(self, config: NeuronConfig | None = None) -> None:
+        super().__init__()
+        self.config = config if config is not None else NeuronConfig()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 1 or x.shape[0] == 0:
+            raise ValueError(f"`x` must have at least one time step, not shape `{tuple(x.shape)!r}`")
+        return _MultiStepLIF.apply(x, self.config)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return str(self.config)
