@@ -1,0 +1,65 @@
+# Spikeloom. `make demo` and `make test` need Python >= 3.11, a C++ compiler and make; everything else goes into .venv.
+#
+#   make demo       set up, then video -> bit-exact accelerator, results in build/demo
+#   make test       what every change must pass          make test-all   everything, slow tests as well
+#   make lint       ruff, pyright, Verilator             make bench      speed of simulator and schedule
+#   make clean      build products; make distclean: .venv as well
+
+PYTHON ?= python3
+JOBS ?= 2
+PIP_TORCH ?=  # more options for installing torch, e.g. --index-url https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.spikeloom-setup
+
+# Names in the emitted Verilog must not depend on the order of a set.
+export PYTHONHASHSEED := 0
+
+.PHONY: help setup demo test test-all lint bench typings clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(STAMP)
+
+# torch alone and first: no other package's wish can then bring in a different build of it.
+# spikingjelly without its dependencies: it asks for torchvision, which would replace torch by a CUDA build; its
+# neurons, all that the tests use, need torch, numpy and loguru.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_TORCH) torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/spikeloom demo --out build/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m spikeloom.sim.lint
+
+bench: $(STAMP)
+	$(BIN)/spikeloom demo --clips 1 --out build/bench
+	@cat build/bench/report/rtlsim_performance.json
+
+# pyright sees the folders laid out as installed through these links; a test compares them with the disk.
+typings:
+	rm -rf typings/spikeloom && mkdir -p typings/spikeloom
+	cd typings/spikeloom && ln -s ../../hw ../../quantize ../../sim ../../spikeloom/*.py ../../spikeloom/py.typed .
+
+clean:
+	rm -rf build dist spikeloom.egg-info .pytest_cache .ruff_cache
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+../../spikeloom/__init__.py
