@@ -122,10 +122,11 @@ class MSConvBlock(nn.Module):
 
 
 class BNAndPadLayer(nn.Module):
-    """Batch norm, then a border of one pixel holding what batch norm makes of 0 (``beta - mean * gamma / std``).
+    """Batch norm, then a border holding what batch norm makes of 0: ``beta - mean * gamma / std``.
 
     Equals padding the input with zeros and normalising, with the statistics taken without the border, so
-    that :class:`RepConv` fuses exactly into one zero-padded 3x3 convolution. ``[N, C, H, W] -> [N, C, H+2, W+2]``.
+    that :class:`RepConv` fuses exactly into one zero-padded 3x3 convolution.
+    ``[N, C, H, W] -> [N, C, H + 2 pad, W + 2 pad]``; no gradient through the border.
     """
 
     def __init__(self, channels: int, pad: int = 1) -> None:
@@ -163,8 +164,9 @@ class RepConv(nn.Module):
 
 
 def hamming_attention(q: Tensor, k: Tensor, v: Tensor, *, channels: int) -> Tensor:
-    """Spike-driven Hamming attention on spikes ``[B, heads, N, d]``, ``N`` tokens: ``(2Q-1) ((2K-1)^T V) / (2 C)``.
+    """Spike-driven Hamming attention, ``(2Q-1) ((2K-1)^T V) / (2 C)``.
 
+    Spikes ``float[B, heads, N, d]`` with values in {0, 1} and ``N`` tokens; result of the same shape.
     ``C`` is the full width ``channels``, not the head's. The constant 1/2 of the paper's similarity is
     dropped, as in the released code; the batch norm that follows absorbs it.
     """
@@ -172,7 +174,7 @@ def hamming_attention(q: Tensor, k: Tensor, v: Tensor, *, channels: int) -> Tens
 
 
 def dot_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Spike-driven dot-product attention on spikes ``[B, heads, N, d]``: ``Q (K^T V) / 8``."""
+    """Spike-driven dot-product attention, ``Q (K^T V) / 8``; shapes of :func:`hamming_attention`."""
     return q @ (k.transpose(-2, -1) @ v) * DOT_SCALE
 
 
@@ -199,9 +201,10 @@ class MSAttention(nn.Module):
         for name in ("q", "k", "v"):
             self.add_module(f"{name}_conv", nn.Sequential(RepConv(dim), nn.BatchNorm2d(dim)))
             self.add_module(f"{name}_lif", LIF(neuron))
-        after = neuron if attention == "hamming" else replace(neuron, threshold=neuron.threshold * DOT_THRESHOLD)
-        self.attn_bn = nn.BatchNorm2d(dim) if attention == "hamming" else None
-        self.attn_lif = LIF(after)
+        hamming = attention == "hamming"
+        self.attn_bn = nn.BatchNorm2d(dim) if hamming else None
+        factor = 1.0 if hamming else DOT_THRESHOLD
+        self.attn_lif = LIF(replace(neuron, threshold=neuron.threshold * factor))
         self.proj_conv = nn.Sequential(RepConv(dim), nn.BatchNorm2d(dim))
 
     def project(self, name: str, spikes: Tensor) -> Tensor:
@@ -232,7 +235,7 @@ class MSAttention(nn.Module):
 
 
 class MSMLP(nn.Module):
-    """``BN(fc2(LIF(BN(fc1(LIF(x))))))``, width ``ratio * dim`` inside; the linear layers are 1-d convolutions."""
+    """``BN(fc2(LIF(BN(fc1(LIF(x))))))``, width ``ratio * dim`` inside; linear layers as 1-d convolutions."""
 
     def __init__(self, dim: int, *, ratio: int, neuron: NeuronConfig) -> None:
         super().__init__()

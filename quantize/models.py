@@ -61,7 +61,7 @@ class SpikeVideoFormerConfig:
     classes : int
         Logits in all.
     tasks : tuple of (name, int)
-        Names and sizes of consecutive groups of logits; sizes sum to ``classes``. Empty: one task, ``"class"``.
+        Names and sizes of consecutive groups of logits; sizes sum to ``classes``. Empty: ``"class"`` alone.
     pixel_mean, pixel_std : tuple of float
         Per channel, for pixels scaled to 0..1: the network's input is ``(pixel / 255 - mean) / std``.
 
@@ -111,7 +111,8 @@ class SpikeVideoFormerConfig:
             _check_positive(name, getattr(self, name))
         for name in ("pixel_mean", "pixel_std"):
             if len(getattr(self, name)) != self.in_channels:
-                raise ValueError(f"`{name}` must have {self.in_channels} values, not `{getattr(self, name)!r}`")
+                values = getattr(self, name)
+                raise ValueError(f"`{name}` must have {self.in_channels} values, not `{values!r}`")
         if any(s <= 0 for s in self.pixel_std):
             raise ValueError(f"`pixel_std` must be positive, not `{self.pixel_std!r}`")
         if self.tasks and sum(size for _, size in self.tasks) != self.classes:
@@ -171,6 +172,20 @@ def _check_positive(name: str, value: int) -> None:
 def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
 
+
+_STAGES = (
+    "downsample1_1",
+    "ConvBlock1_1",
+    "downsample1_2",
+    "ConvBlock1_2",
+    "downsample2",
+    "ConvBlock2_1",
+    "ConvBlock2_2",
+    "downsample3",
+    "block3",
+    "downsample4",
+    "block4",
+)
 
 _SVF15 = SpikeVideoFormerConfig()
 
@@ -294,10 +309,8 @@ class SpikeVideoFormer(nn.Module):
 
     def stages(self) -> list[tuple[str, nn.Module]]:
         """Modules up to the head, in the order they run, with their ``state_dict`` prefixes."""
-        names = ("downsample1_1", "ConvBlock1_1", "downsample1_2", "ConvBlock1_2", "downsample2", "ConvBlock2_1")
-        names += ("ConvBlock2_2", "downsample3", "block3", "downsample4", "block4")
         found: list[tuple[str, nn.Module]] = []
-        for name in names:
+        for name in _STAGES:
             module = self.get_submodule(name)
             if isinstance(module, nn.ModuleList):
                 found += [(f"{name}.{i}", child) for i, child in enumerate(module)]

@@ -34,7 +34,7 @@ def spikingjelly_node(config: NeuronConfig) -> torch.nn.Module:
     reset = 0.0 if config.reset == "hard" else None
     kinds = {"sigmoid": surrogate.Sigmoid(alpha=4.0), "atan": surrogate.ATan(alpha=2.0)}
     common = dict(v_threshold=config.threshold, v_reset=reset, surrogate_function=kinds[config.surrogate])
-    common |= dict(detach_reset=True, step_mode="m", backend="torch")
+    common |= dict(detach_reset=True, step_mode="m")
     if config.leak == "none":
         return neuron.IFNode(**common)
     return neuron.LIFNode(tau=2.0, decay_input=config.leak == "decayed", **common)

@@ -1,0 +1,117 @@
+"""Moving digits: repeatable, honestly split, showing what they say; and the training script."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+
+from spikeloom.quantize.digits import DIRECTIONS, SPLIT_SIZES, SPLITS, DigitClips, scans  # noqa: E402
+from spikeloom.quantize.models import named_config  # noqa: E402
+from spikeloom.quantize.train import TrainConfig, clips_for, evaluate, load, main, rate_factor, wilson  # noqa: E402
+
+DIGITS = [5, 9, 1, 2, 5, 8]
+MOVES = [3, 1, 3, 0, 1, 3]
+MEAN = 57.7911
+
+
+def test_no_scan_is_in_two_splits() -> None:
+    seen = [{image.tobytes() for image in scans(split)[0]} for split in SPLITS]
+    assert tuple(len(scans(split)[1]) for split in SPLITS) == SPLIT_SIZES
+    assert sum(len(s) for s in seen) == len(set.union(*seen)) == sum(SPLIT_SIZES)
+    assert set(scans("test")[1]) == set(range(10))
+
+
+def test_a_clip_is_a_function_of_split_seed_and_index() -> None:
+    clips = DigitClips()
+    batch, digits, directions = clips.batch([5, 900, 2], "test", 3)
+    one, digit, direction = clips.clip(900, "test", 3)
+    assert np.array_equal(batch[1], one) and (digits[1], directions[1]) == (digit, direction)
+    for other in (clips.clip(901, "test", 3), clips.clip(900, "train", 3), clips.clip(900, "test", 4)):
+        assert not np.array_equal(other[0], one)
+
+
+def test_clips_do_not_change_unnoticed() -> None:
+    """Accuracy figures hold for these very clips; last bits of float32 may round apart on other machines."""
+    frames, digits, directions = DigitClips().batch(range(6), "test", 0)
+    assert frames.shape == (6, 8, 32, 32, 3) and frames.dtype == np.uint8
+    assert digits.tolist() == DIGITS and directions.tolist() == MOVES
+    assert frames.mean() == pytest.approx(MEAN, abs=1e-3)
+
+
+
+def test_the_digit_moves_the_way_it_says() -> None:
+    clips = DigitClips(noise=0.0, clutter=0, offset=0.0)
+    frames, _, directions = clips.batch(range(40))
+    light = frames.astype(float).mean(-1)
+    light = np.maximum(light - np.median(light, axis=(2, 3), keepdims=True) - 40, 0)
+    axis = np.arange(32)
+    for clip, direction in zip(light, directions, strict=True):
+        y = (clip.sum(2) @ axis) / clip.sum((1, 2))
+        x = (clip.sum(1) @ axis) / clip.sum((1, 2))
+        step = {"right": x[-1] - x[0], "left": x[0] - x[-1], "down": y[-1] - y[0], "up": y[0] - y[-1]}
+        assert max(step, key=lambda name: step[name]) == DIRECTIONS[direction]
+
+
+def test_directions_and_digits_are_balanced() -> None:
+    _, digits, directions = DigitClips(size=16, frames=2).batch(range(800), "test")
+    assert np.bincount(directions).min() > 160
+    assert np.bincount(digits).min() > 40
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: scans("dev"), "`split` must be one of train, val, test, not `'dev'`"),
+        (lambda: DigitClips(size=8), "`size` must be at least 16, not `8`"),
+        (lambda: DigitClips(frames=1), "`frames` must be at least 2, not `1`"),
+        (lambda: DigitClips().clip(-1), "`indices` and `seed` must not be negative"),
+        (lambda: clips_for(named_config("15M")), "`config` must have square frames and the tasks"),
+        (lambda: wilson(3, 2), "`hits` must be within 0..n, not `3` of `2`"),
+        (lambda: TrainConfig(steps=0), "`steps` must be at least 1, not `0`"),
+    ],
+)
+def test_errors(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_wilson_interval() -> None:
+    low, high = wilson(950, 1000)
+    assert (round(low, 4), round(high, 4)) == (0.9347, 0.9619)
+    assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == 1
+
+
+def test_rate_warms_up_and_ends_at_zero() -> None:
+    config = TrainConfig(steps=100, warmup=0.1)
+    factors = [rate_factor(step, config) for step in range(101)]
+    assert factors[9] == factors[10] == 1 and factors[0] == 0.1
+    assert factors[-1] == pytest.approx(0) and factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_training_script_writes_what_can_be_loaded_and_repeated(tmp_path: Path) -> None:
+    argv = ["--config", "micro", "--steps", "2", "--batch", "4", "--clips", "8", "--threads", "1", "--out"]
+    digests = []
+    for run in ("a", "b"):
+        main([*argv, str(tmp_path / run)])
+        digests.append(hashlib.sha256((tmp_path / f"{run}.safetensors").read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    model, report = load(tmp_path / "a"), json.loads((tmp_path / "a.json").read_text())
+    assert model.config == named_config("micro") and not model.training
+    assert report["test"] == evaluate(model, n=8)
+
+
+def test_committed_network_is_as_good_as_its_report() -> None:
+    """The report's figure is over 2,000 clips; a hundred of them must be in keeping with it."""
+    path = Path(__file__).parents[2] / "quantize" / "zoo" / "digits"
+    report = json.loads(path.with_suffix(".json").read_text())
+    assert report["test"]["digit"]["accuracy"] >= 0.93 and report["test"]["direction"]["accuracy"] >= 0.99
+    with torch.inference_mode():
+        found = evaluate(load(path), n=100)
+    assert found["digit"]["hits"] >= 90 and found["direction"]["hits"] >= 97
