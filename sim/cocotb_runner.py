@@ -78,7 +78,9 @@ def run_bench(
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
         results = Path(folder) / "results.xml"
         env = _environment(name, module, seed, results, tests)
-        env["SPIKELOOM_BENCH"] = json.dumps({"seed": seed, "parameters": dict(parameters or {})})
+        inputs = [port for port, (direction, _) in top_ports(verilog, name).items() if direction == "input"]
+        bench = {"seed": seed, "parameters": dict(parameters or {}), "inputs": inputs}
+        env["SPIKELOOM_BENCH"] = json.dumps(bench)
         arguments = ["--trace", "--trace-file", str(Path(wave).resolve())] if wave else []
         status, log = _execute([str(program), *arguments], env, folder, timeout)
         _check(results, status, log, f"{module} on {name}, seed {seed}, parameters {dict(parameters or {})}", timeout)
@@ -166,7 +168,7 @@ def _check(results: Path, status: int | None, log: str, bench: str, timeout: flo
     if not results.exists():
         raise BenchError(f"{bench}: the simulator stopped with status {status}, without results\n{log[-_LOG_TAIL:]}")
     cases = list(ElementTree.parse(results).iter("testcase"))
-    failed = [case.get("name", "?") for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    failed = [case.get("name", "?") for case in cases if any(case.find(end) is not None for end in ("failure", "error"))]
     if failed:
         raise BenchError(f"{bench}: failed: {', '.join(failed)}\n{log[-_LOG_TAIL:]}")
     if not cases or status:
