@@ -1,0 +1,155 @@
+"""Proof that no number of an integer network leaves its register, from weights and shapes alone.
+
+An accumulator is a sum of weight x input terms. The machine adds them in an order of its own (chunks, bit-planes,
+limbs), so the bound covers every *partial* sum: with P = sum of the positive, N = -sum of the negative weights of
+an output channel,
+
+    input       lowest              highest
+    spikes      -N                  P
+    planes      -(128 P + 127 N)    127 P + 128 N     a sign plane alone adds -128 w
+    pixels      -255 N              255 P
+    attention   -D B                D B               D channels per head, B = largest |M_ij| with its limb rounding
+
+Checked: accumulators against ACCUMULATOR_BITS, `a = +-acc + bias` against CURRENT_BITS, K^T V against three limbs,
+spatial and temporal sums against MEMBRANE_BITS (below which the order of saturating additions cannot matter).
+Needs NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikeloom.arithmetic import LIMB_BITS, MEMBRANE_BITS, RESIDUAL_BITS, limb_count
+from spikeloom.config import ACCUMULATOR_BITS
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, NetworkError
+
+CURRENT_BITS = 26
+"""Width of `a`, signed: an accumulator plus a bias."""
+
+_INPUT_RANGE: Mapping[str, tuple[int, int]] = {"spikes": (0, 1), "planes": (-128, 127), "pixels": (0, 255)}
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What an operator can reach in the worst case.
+
+    Attributes:
+        accumulator: (lowest, highest) partial sum over all channels; of K^T V for a `KeyValue`.
+        current: (lowest, highest) `a` over all channels; None for a `KeyValue`.
+        magnitude: Largest sum of |weight| * |input|, no partial sum in any order lies beyond it. Float arithmetic
+            of a wider mantissa is exact.
+        limbs: Limbs of K^T V, for `KeyValue` and `Attend`.
+    """
+
+    accumulator: tuple[int, int]
+    current: tuple[int, int] | None = None
+    magnitude: int
+    limbs: int | None = None
+
+
+def prove_bounds(network: Network) -> dict[str, Bounds]:
+    """Worst case of every operator, by operator name.
+
+    Raises:
+        NetworkError: An operator could exceed a width; the message names it and the value.
+    """
+    return {operator.name: _prove(network, operator) for operator in network.operators}
+
+
+def weight_bounds(weight: NDArray[np.int8], kind: str) -> tuple[Integers, Integers]:
+    """Lowest and highest partial sum per output channel (int64[Co] each) for inputs of `kind`."""
+    flat = weight.astype(np.int64).reshape(weight.shape[0], -1)
+    positive, negative = flat.clip(min=0).sum(axis=1), -flat.clip(max=0).sum(axis=1)
+    low, high = _INPUT_RANGE[kind]
+    return low * positive - high * negative, high * positive - low * negative
+
+
+def keyvalue_bound(network: Network, operator: KeyValue) -> int:
+    """Largest |M_ij|: the tokens of a clip."""
+    key = network.tensors[operator.key]
+    return network.frames * key.height * key.width
+
+
+def fits(low: int, high: int, bits: int) -> bool:
+    """Whether [low, high] lies in the range of a signed `bits`-bit number."""
+    return -(1 << (bits - 1)) <= low and high < 1 << (bits - 1)
+
+
+def _prove(network: Network, operator: Conv | Depthwise | KeyValue | Attend) -> Bounds:
+    if isinstance(operator, KeyValue):
+        tokens = keyvalue_bound(network, operator)
+        low = -tokens if operator.bipolar else 0
+        return Bounds(accumulator=(low, tokens), magnitude=tokens, limbs=_limbs(operator, tokens))
+    limbs = None
+    if isinstance(operator, Attend):
+        source = network.producer(operator.keyvalue)
+        assert isinstance(source, KeyValue)
+        tokens = keyvalue_bound(network, source)
+        limbs = _limbs(operator, tokens)
+        # the upper limbs alone: |M| rounded to a multiple of 128 (of 128**2 with three limbs)
+        rounded = tokens + sum(1 << (LIMB_BITS * i - 1) for i in range(1, limbs))
+        channels = network.tensors[operator.query].channels
+        magnitude = channels // source.heads * rounded
+        high = np.full(channels, magnitude, dtype=np.int64)
+        low = -high
+    else:
+        kind = network.tensors[operator.input].kind
+        weight = network.arrays[operator.weight]
+        low, high = weight_bounds(weight, kind)
+        largest = max(abs(v) for v in _INPUT_RANGE[kind])
+        flat = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1)
+        magnitude = largest * int(flat.sum(axis=1).max())
+    _require(operator, "accumulator", low, high, ACCUMULATOR_BITS)
+    current = _prove_neuron(network, operator, low, high)
+    return Bounds(accumulator=(int(low.min()), int(high.max())), current=current, magnitude=magnitude, limbs=limbs)
+
+
+def _prove_neuron(
+    network: Network, operator: Conv | Depthwise | Attend, low: Integers, high: Integers
+) -> tuple[int, int]:
+    neuron = operator.neuron
+    bias = network.arrays[neuron.bias].astype(np.int64)
+    if neuron.negate is not None:
+        negate = network.arrays[neuron.negate] != 0
+        low, high = np.where(negate, -high, low), np.where(negate, -low, high)
+    low, high = low + bias, high + bias
+    _require(operator, "a = acc + bias", low, high, CURRENT_BITS)
+    if neuron.logits is not None:
+        _require(operator, "sum over frames", low * network.frames, high * network.frames, MEMBRANE_BITS)
+    if neuron.pool:
+        pixels = _pixels(network, operator)
+        largest = np.full(1, pixels << (RESIDUAL_BITS - 1), dtype=np.int64)
+        _require(operator, f"sum over {pixels} pixels", -largest, largest - pixels, MEMBRANE_BITS)
+    return int(low.min()), int(high.max())
+
+
+def _pixels(network: Network, operator: Conv | Depthwise | Attend) -> int:
+    if isinstance(operator, Attend):
+        query = network.tensors[operator.query]
+        return query.height * query.width
+    source, kernel = network.tensors[operator.input], network.arrays[operator.weight].shape[2]
+    stride = operator.stride if isinstance(operator, Conv) else 1
+    height, width = ((n + 2 * operator.padding - kernel) // stride + 1 for n in (source.height, source.width))
+    return height * width
+
+
+def _limbs(operator: KeyValue | Attend, tokens: int) -> int:
+    try:
+        return limb_count(tokens)
+    except ValueError as error:
+        raise NetworkError(f"operator {operator.name}: K^T V over {tokens} tokens exceeds three limbs") from error
+
+
+def _require(operator: Conv | Depthwise | Attend, what: str, low: Integers, high: Integers, bits: int) -> None:
+    outside = (low < -(1 << (bits - 1))) | (high >= 1 << (bits - 1))
+    if outside.any():
+        channel = int(np.flatnonzero(outside)[0])
+        raise NetworkError(
+            f"operator {operator.name}: {what} of channel {channel} may reach [{low[channel]}, {high[channel]}], "
+            f"beyond {bits} bits")

@@ -1,0 +1,254 @@
+"""The integer network in PyTorch, bit for bit: what hardware and simulation are held against.
+
+Every operator is an accumulator followed by the neuron stage of `spikeloom.arithmetic`, whose functions are called
+here on int64 tensors. Convolutions and matrix products run in floating point for speed, in a type that the proven
+bound makes exact: every partial sum, in any order, is an integer below 2**24 (float32) or 2**53 (float64). That
+needs algorithms that only multiply and add, hence the guards in `_plain_algorithms` and `exact_type` (no Winograd,
+TF32 or bfloat16).
+
+Inside, tensors are [T, B, C, H, W] (pixels [T, B, 3, H, W], K^T V [B, heads, D, D]), B clips side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spikeloom.arithmetic import (
+    GUARD_BITS,
+    MEMBRANE_BITS,
+    PLANE_BITS,
+    RESIDUAL_BITS,
+    current,
+    lif_step,
+    round_shift,
+    saturate,
+)
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, NetworkError, Neuron, Operator, inputs_of
+
+from .bounds import Bounds, prove_bounds
+
+DTYPES = {
+    "pixels": torch.uint8, "spikes": torch.bool, "residual": torch.int16, "planes": torch.int8,
+    "keyvalue": torch.int32, "logits": torch.int32}
+"""Element type of each kind of tensor."""
+
+Rounding = Callable[[Any, Any], Any]
+
+
+class Reference:
+    """Runs an integer network.
+
+    Args:
+        network: Checked and its bounds proven here (`self.bounds`).
+        device: Where to compute.
+        rounding: Stands in for `arithmetic.round_shift`. Only tests that must see a wrong rounding found set it.
+
+    Raises:
+        NetworkError: The network is malformed, or a number could leave its register.
+    """
+
+    def __init__(self, network: Network, device: str = "cpu", *, rounding: Rounding = round_shift) -> None:
+        network.check()
+        self.network = network
+        self.device = torch.device(device)
+        self.bounds: dict[str, Bounds] = prove_bounds(network)
+        self._rounding = rounding
+        self._arrays = {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.int64)
+            for name, array in network.arrays.items()}
+        self._weights = {
+            operator.name: self._arrays[operator.weight].to(exact_type(operator.name, self.bounds[operator.name]))
+            for operator in network.operators if isinstance(operator, (Conv, Depthwise))}
+
+    def run(
+        self, clip: Tensor | NDArray[Any], *, accumulators: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Every tensor of the network for one clip, in the kinds and shapes of `spikeloom.network`.
+
+        Args:
+            clip: `uint8[T, H, W, 3]` pixels or `bool[T, C, H, W]` spikes.
+            accumulators: Filled, when given, with `acc` of every operator that has one: int64[T, C, H, W].
+
+        Raises:
+            ValueError: The clip does not have the shape and element type of the network's input.
+        """
+        values = self._forward(self._load(clip, batched=False), keep=True, accumulators=accumulators)
+        return {name: self._unload(name, value)[0] for name, value in values.items()}
+
+    def infer(self, clip: Tensor | NDArray[Any]) -> Tensor:
+        """The output tensor for one clip (`int32[classes]` if it is logits). ValueError as in `run`."""
+        return self._infer(self._load(clip, batched=False))[0]
+
+    def infer_batch(self, clips: Tensor | NDArray[Any]) -> Tensor:
+        """The output tensors for clips stacked in front, `int32[B, classes]` if they are logits."""
+        return self._infer(self._load(clips, batched=True))
+
+    def _infer(self, value: Tensor) -> Tensor:
+        output = self.network.output
+        return self._unload(output, self._forward(value, keep=False)[output])
+
+    def _forward(
+        self, value: Tensor, *, keep: bool, accumulators: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        network = self.network
+        values = {network.input: value}
+        last = {name: operator.name for operator in network.operators for name in inputs_of(operator)}
+        with torch.no_grad(), _plain_algorithms():
+            for operator in network.operators:
+                values.update(self._operate(operator, values, accumulators))
+                for name in () if keep else inputs_of(operator):
+                    if last[name] == operator.name and name != network.output:
+                        values.pop(name, None)
+        return values
+
+    def _operate(
+        self, operator: Operator, values: dict[str, Tensor], accumulators: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        if isinstance(operator, KeyValue):
+            return {operator.output: self._keyvalue(operator, values[operator.key], values[operator.value])}
+        if isinstance(operator, Attend):
+            accumulator = self._attend(operator, values[operator.query], values[operator.keyvalue])
+        else:
+            accumulator = self._convolve(operator, values[operator.input])
+        if accumulators is not None:
+            accumulators[operator.name] = accumulator[:, 0].cpu()
+        shortcut = values[operator.neuron.shortcut] if operator.neuron.shortcut is not None else None
+        return self._neuron(operator.neuron, accumulator, shortcut)
+
+    def _convolve(self, operator: Conv | Depthwise, x: Tensor) -> Tensor:
+        weight, p = self._weights[operator.name], operator.padding
+        steps = x.shape[:2]
+        x = x.flatten(0, 1).to(weight.dtype)
+        if isinstance(operator, Depthwise):
+            y = F.conv2d(x, weight, padding=p, groups=weight.shape[0])
+        else:
+            if p and self.network.tensors[operator.input].kind == "pixels":
+                x, p = _pad_colour(x, p, operator.pad_codes), 0
+            y = F.conv2d(x, weight, stride=operator.stride, padding=p)
+        return _integers(operator.name, y).unflatten(0, steps)
+
+    def _keyvalue(self, operator: KeyValue, key: Tensor, value: Tensor) -> Tensor:
+        dtype = exact_type(operator.name, self.bounds[operator.name])
+        k, v = (_tokens(x, operator.heads).to(dtype) for x in (key, value))
+        both = _integers(operator.name, k.transpose(-2, -1) @ v)
+        if not operator.bipolar:
+            return both.to(torch.int32)
+        return (2 * both - v.sum(dim=-2, keepdim=True).to(torch.int64)).to(torch.int32)
+
+    def _attend(self, operator: Attend, query: Tensor, keyvalue: Tensor) -> Tensor:
+        dtype = exact_type(operator.name, self.bounds[operator.name])
+        q = _tokens(query, keyvalue.shape[1]).to(dtype)
+        y = _integers(operator.name, (2 * q - 1 if operator.bipolar else q) @ keyvalue.to(dtype))
+        t, b, c, h, w = query.shape
+        return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0)
+
+    def _neuron(self, neuron: Neuron, accumulator: Tensor, shortcut: Tensor | None) -> dict[str, Tensor]:
+        bias, negate = self._channels(neuron.bias), self._channels(neuron.negate)
+        value = current(accumulator, bias, 0 * bias if negate is None else negate)
+        made: dict[str, Tensor] = {}
+        if neuron.logits is not None:
+            made[neuron.logits] = saturate(value.sum(0).flatten(1), MEMBRANE_BITS).to(torch.int32)
+        if neuron.mode != "direct":
+            value = self._rounding(value, self._channels(neuron.shift))
+        if neuron.planes is not None:
+            made[neuron.planes] = saturate(value, PLANE_BITS).to(torch.int8)
+        if neuron.mode == "residual":
+            value = saturate(value if shortcut is None else value + shortcut, RESIDUAL_BITS)
+        if neuron.residual is not None:
+            made[neuron.residual] = value.to(torch.int16)
+        if neuron.pool:
+            value = saturate(value.sum((-2, -1), keepdim=True), MEMBRANE_BITS)
+        if neuron.spikes is not None:
+            made[neuron.spikes] = self._fire(neuron, value)
+        return {name: made[name] for name in neuron.outputs}
+
+    def _fire(self, neuron: Neuron, value: Tensor) -> Tensor:
+        assert neuron.lif is not None
+        lif, threshold = neuron.lif, self._channels(neuron.threshold)[0] << GUARD_BITS
+        spikes = torch.empty_like(value, dtype=torch.bool)
+        membrane = torch.zeros_like(value[0])
+        for t in range(value.shape[0]):
+            spike, membrane = lif_step(
+                membrane, value[t] << GUARD_BITS, threshold, leak=lif.leak, reset=lif.reset, strict=lif.strict)
+            spikes[t] = spike != 0
+        return spikes
+
+    def _channels(self, name: str | None) -> Any:
+        return None if name is None else self._arrays[name].view(1, 1, -1, 1, 1)
+
+    def _load(self, clip: Tensor | NDArray[Any], *, batched: bool) -> Tensor:
+        tensor = self.network.tensors[self.network.input]
+        shape = (self.network.frames, tensor.channels, tensor.height, tensor.width)
+        if tensor.kind == "pixels":
+            shape = (self.network.frames, tensor.height, tensor.width, tensor.channels)
+        value = torch.as_tensor(clip)
+        given = tuple(value.shape[1:] if batched else value.shape)
+        if given != shape or value.dtype != DTYPES[tensor.kind]:
+            raise ValueError(
+                f"`clip` must be {DTYPES[tensor.kind]}{list(shape)}, not `{value.dtype}{list(given)}`")
+        value = value.to(self.device) if batched else value.to(self.device)[None]
+        return value.movedim(1, 0).movedim(-1, 2) if tensor.kind == "pixels" else value.movedim(1, 0)
+
+    def _unload(self, name: str, value: Tensor) -> Tensor:
+        """[B, ...] in the documented shape and type, on the CPU."""
+        kind = self.network.tensors[name].kind
+        if kind not in ("keyvalue", "logits"):
+            value = value.movedim(0, 1)
+        if kind == "pixels":
+            value = value.movedim(2, -1)
+        return value.to(DTYPES[kind]).contiguous().cpu()
+
+
+def exact_type(name: str, bounds: Bounds) -> torch.dtype:
+    """Float type in which sums of that magnitude are exact.
+
+    Raises:
+        NetworkError: There is none.
+    """
+    if bounds.magnitude < 1 << 24 and torch.get_float32_matmul_precision() == "highest":
+        return torch.float32
+    if bounds.magnitude < 1 << 53:
+        return torch.float64
+    raise NetworkError(f"operator {name}: sums of magnitude {bounds.magnitude} are not exact in float64")
+
+
+@contextlib.contextmanager
+def _plain_algorithms() -> Iterator[None]:
+    """Convolutions by multiplying and adding alone: Winograd and FFT would round."""
+    with torch.backends.nnpack.flags(enabled=False), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
+        yield
+
+
+def _integers(name: str, y: Tensor) -> Tensor:
+    """`y` as int64.
+
+    Raises:
+        NetworkError: `y` is not integral, so this platform's float arithmetic is not what the proof assumes.
+    """
+    result = y.to(torch.int64)
+    if not torch.equal(result.to(y.dtype), y):
+        raise NetworkError(f"operator {name}: this machine's floating-point sums of integers are not integers")
+    return result
+
+
+def _pad_colour(x: Tensor, padding: int, codes: tuple[int, int, int]) -> Tensor:
+    """`x` [N, 3, H, W] with a border of `padding` pixels of colour `codes`."""
+    n, c, h, w = x.shape
+    colour = torch.tensor(codes, dtype=x.dtype, device=x.device).view(1, c, 1, 1)
+    padded = colour.expand(n, c, h + 2 * padding, w + 2 * padding).clone()
+    padded[:, :, padding:padding + h, padding:padding + w] = x
+    return padded
+
+
+def _tokens(x: Tensor, heads: int) -> Tensor:
+    """[T, B, C, H, W] -> [B, heads, T*H*W, C // heads]."""
+    t, b, c, h, w = x.shape
+    return x.movedim(0, 2).reshape(b, heads, c // heads, t * h * w).transpose(-2, -1)
