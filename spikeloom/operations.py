@@ -1,0 +1,53 @@
+"""How many additions a clip costs: the unit in which the machine's peak, utilisation and comparisons are stated.
+
+One synaptic operation = one addition of a weight that one input bit selects (or not: zeros count, the machine skips
+none). Per operator and clip, with T frames, outputs Co x Ho x Wo, and P bits per input value (spikes 1, pixels and
+planes 8)::
+
+    conv        T * Co * Ho * Wo * Ci * kh * kw * P       on the array
+    attend      T * C  * H  * W  * D                      on the array, D = head width; limbs not counted
+    depthwise   T * C  * Ho * Wo * k * k * P              in the depthwise unit
+    keyvalue    T * C  * H  * W  * D                      in the Hamming unit
+
+Taps that fall on the padding count as well.
+"""
+
+from __future__ import annotations
+
+from .network import Conv, Depthwise, KeyValue, Network, Operator
+
+INPUT_BITS = {"pixels": 8, "planes": 8, "spikes": 1}
+"""Bits of an input value by kind of tensor."""
+
+
+def additions(network: Network, operator: Operator) -> int:
+    """Additions of one operator for one clip."""
+    if isinstance(operator, (Conv, Depthwise)):
+        source = network.tensors[operator.input]
+        channels, inputs, height, width = network.arrays[operator.weight].shape
+        stride = operator.stride if isinstance(operator, Conv) else 1
+        rows, columns = ((size + 2 * operator.padding - kernel) // stride + 1
+                         for size, kernel in ((source.height, height), (source.width, width)))
+        per_pixel = channels * inputs * height * width * INPUT_BITS[source.kind]
+    else:
+        name, state = ((operator.key, operator.output) if isinstance(operator, KeyValue)
+                       else (operator.query, operator.keyvalue))
+        source = network.tensors[name]
+        rows, columns = source.height, source.width
+        per_pixel = source.channels * (source.channels // _heads(network, state))
+    return network.frames * rows * columns * per_pixel
+
+
+def _heads(network: Network, keyvalue: str) -> int:
+    producer = network.producer(keyvalue)
+    assert isinstance(producer, KeyValue), "Network.check() lets nothing else make a keyvalue tensor"
+    return producer.heads
+
+
+def additions_by_engine(network: Network) -> dict[str, int]:
+    """Additions of one clip on `array`, `depthwise` and `hamming`."""
+    totals = {"array": 0, "depthwise": 0, "hamming": 0}
+    for operator in network.operators:
+        engine = {Depthwise: "depthwise", KeyValue: "hamming"}.get(type(operator), "array")
+        totals[engine] += additions(network, operator)
+    return totals
