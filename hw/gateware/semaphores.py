@@ -1,0 +1,47 @@
+"""Semaphores: token counters between every pair of engines.
+
+    tokens[p][c] += signal[p][c] - take[p][c]
+
+`put` bit `p * N + c` adds a token from producer p for consumer c, `take` bit `p * N + c` removes one; both in one cycle
+cancel. `available` bit `p * N + c` is 1 where a token is there. `overflow` pulses when a full counter is put to.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+COUNTER_BITS = 8
+
+
+class Semaphores(wiring.Component):
+    """`engines` x `engines` token counters of 8 bits. Latency 1. The caller takes only what is available."""
+
+    put: Signal
+    take: Signal
+    available: Signal
+    overflow: Signal
+
+    def __init__(self, engines: int) -> None:
+        if engines < 2:
+            raise ValueError(f"`engines` must be at least 2, not `{engines!r}`")
+        self.engines = engines
+        pairs = engines ** 2
+        super().__init__({"put": In(pairs), "take": In(pairs), "available": Out(pairs), "overflow": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        full = Signal(self.engines ** 2)
+        m.d.comb += self.overflow.eq(full.any())
+        for pair in range(self.engines ** 2):
+            if pair // self.engines == pair % self.engines:
+                continue  # an engine runs its queue in order: no semaphore to itself
+            tokens = Signal(COUNTER_BITS, name=f"tokens_{pair // self.engines}_{pair % self.engines}")
+            m.d.comb += self.available[pair].eq(tokens.any())
+            with m.If(self.put[pair] & ~self.take[pair]):
+                m.d.sync += tokens.eq(tokens + 1)
+                m.d.comb += full[pair].eq(tokens.all())
+            with m.Elif(self.take[pair] & ~self.put[pair]):
+                m.d.sync += tokens.eq(tokens - 1)
+        return m
