@@ -1,0 +1,117 @@
+"""Write port: several writers share the write channels of one AXI4 port.
+
+    requests --> round robin --> AW register --> AW               (AWID = client)
+    data ------> of the burst taken --> W register --> W
+    response <-- BID <-- B                                        (always ready)
+
+A client offers a burst when it has all its beats, so a burst that was begun always ends and nobody waits for data.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from spikeloom.config import MachineConfig
+
+from .arbiter import RoundRobin
+from .axi import (
+    BURST_INCR,
+    CACHE_MODIFIABLE_BUFFERABLE,
+    LENGTH_BITS,
+    MAX_CLIENTS,
+    RESPONSE_OKAY,
+    WriteBus,
+    WriteBusInterface,
+    WriteClient,
+    WriteClientInterface,
+    size_code,
+)
+
+OUTSTANDING_BITS = 4
+
+
+class WritePort(wiring.Component):
+    """Serves `count` writers; works outside the reset of the core.
+
+    Ports:
+        axi: `WriteBus`, towards memory.
+        clients: `count` times `WriteClient`, seen from the port.
+        abort: Level. Takes no request; the burst that was begun is finished (its client goes on giving data), responses
+            are awaited. To restart: hold it until `idle`, reset the clients, lower it.
+        idle: No burst begun, nothing on offer, no response outstanding.
+
+    At most 15 bursts of a client wait for their response. Latency: request to AW 1 cycle, data to W 1 cycle.
+    Throughput: `length` beats in `length + 1` cycles.
+    """
+
+    axi: WriteBusInterface
+    clients: list[WriteClientInterface]
+    abort: Signal
+    idle: Signal
+
+    def __init__(self, config: MachineConfig, count: int) -> None:
+        if not 1 <= count <= MAX_CLIENTS:
+            raise ValueError(f"`count` must be 1..{MAX_CLIENTS}, not `{count!r}`")
+        self.config, self.count = config, count
+        super().__init__({
+            "axi": Out(WriteBus(config)), "clients": In(WriteClient(config)).array(count), "abort": In(1),
+            "idle": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        left = Signal(LENGTH_BITS)  # beats of the present burst that are still to be taken
+        waiting = [Signal(OUTSTANDING_BITS, name=f"waiting{i}") for i in range(self.count)]
+        begun = self._begin(m, left, waiting)
+        self._forward(m, left)
+        for index, client in enumerate(self.clients):
+            answered = self._respond(m, index, client)
+            m.d.sync += waiting[index].eq(waiting[index] + begun[index] - answered)
+        m.d.comb += self.idle.eq(
+            ~self.axi.awvalid & ~self.axi.wvalid & (left == 0) & ~Cat(count.any() for count in waiting).any())
+        return m
+
+    def _begin(self, m: Module, left: Signal, waiting: list[Signal]) -> Signal:
+        """Requests to AW; returns one bit per client, high when its request is taken."""
+        axi = self.axi
+        m.submodules.arbiter = arbiter = RoundRobin(self.count)
+        open_, begun = Signal(), Signal(self.count)
+        m.d.comb += open_.eq((~axi.awvalid | axi.awready) & (left == 0) & ~self.abort)
+        with m.If(axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
+        for index, client in enumerate(self.clients):
+            request = client.request
+            m.d.comb += [
+                arbiter.requests[index].eq(request.valid & ~waiting[index].all()),
+                request.ready.eq(open_ & arbiter.requests[index] & (arbiter.grant == index)),
+                begun[index].eq(request.ready & request.valid)]
+            with m.If(begun[index]):
+                m.d.sync += [
+                    axi.awvalid.eq(1), axi.awid.eq(index), axi.awaddr.eq(request.payload.address),
+                    axi.awlen.eq(request.payload.length - 1), left.eq(request.payload.length)]
+        m.d.comb += [
+            arbiter.advance.eq(begun.any()), axi.awsize.eq(size_code(self.config)), axi.awburst.eq(BURST_INCR),
+            axi.awcache.eq(CACHE_MODIFIABLE_BUFFERABLE)]
+        return begun
+
+    def _forward(self, m: Module, left: Signal) -> None:
+        """Beats of the client whose burst was begun (AWID keeps its number until the burst has ended) to W."""
+        axi = self.axi
+        m.d.comb += axi.wstrb.eq(~0)
+        with m.If(axi.wready):
+            m.d.sync += axi.wvalid.eq(0)
+        for index, client in enumerate(self.clients):
+            source = client.data
+            m.d.comb += source.ready.eq((left != 0) & (axi.awid == index) & (~axi.wvalid | axi.wready))
+            with m.If(source.valid & source.ready):
+                m.d.sync += [
+                    axi.wvalid.eq(1), axi.wdata.eq(source.payload), axi.wlast.eq(left == 1), left.eq(left - 1)]
+
+    def _respond(self, m: Module, index: int, client: WriteClientInterface) -> Signal:
+        """B to `response` and `error`, through a register; returns the pulse."""
+        axi = self.axi
+        answered = Signal(name=f"answered{index}")
+        m.d.comb += [axi.bready.eq(1), answered.eq(axi.bvalid & (axi.bid == index))]
+        m.d.sync += [client.response.eq(answered), client.error.eq(answered & (axi.bresp != RESPONSE_OKAY))]
+        return answered
