@@ -50,11 +50,12 @@ def scans(split: str) -> tuple[Floats, Ints]:
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, not `{split!r}`")
     from sklearn.datasets import load_digits
 
-    data = load_digits()
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(data.target))
+    pixels, digits = load_digits(return_X_y=True)
+    images = (np.asarray(pixels).reshape(-1, 8, 8) / 16).astype(np.float32)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     parts = np.split(order, np.cumsum(SPLIT_SIZES)[:-1])
     chosen = parts[SPLITS.index(split)]
-    return (data.images[chosen] / 16).astype(np.float32), data.target[chosen].astype(np.int64)
+    return images[chosen], np.asarray(digits, dtype=np.int64)[chosen]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,16 @@ from .neurons import LIF, NeuronConfig
 
 __all__ = [
     "ATTENTIONS",
+    "MSMLP",
     "BNAndPadLayer",
     "DownSampling",
     "MSAttention",
     "MSBlock",
     "MSConvBlock",
-    "MSMLP",
     "RepConv",
     "SepConv",
-    "hamming_attention",
     "dot_attention",
+    "hamming_attention",
 ]
 
 ATTENTIONS = ("hamming", "dot")

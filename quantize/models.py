@@ -194,11 +194,12 @@ CONFIGS: dict[str, SpikeVideoFormerConfig] = {
     "31M": replace(_SVF15, widths=(96, 192, 384, 480)),
     "55M": replace(_SVF15, widths=(128, 256, 512, 640)),
     "digits": SpikeVideoFormerConfig(
-        widths=(16, 32, 48, 64),
+        neuron=NeuronConfig(surrogate="atan"),
+        widths=(32, 32, 48, 64),
         depths=(1, 1),
         heads=4,
         conv_ratio=2,
-        mlp_ratio=4,
+        mlp_ratio=2,
         strides=(2, 2, 1, 2, 1),
         height=32,
         width=32,
@@ -209,6 +210,7 @@ CONFIGS: dict[str, SpikeVideoFormerConfig] = {
         pixel_std=(64 / 255,) * 3,
     ),
     "micro": SpikeVideoFormerConfig(
+        neuron=NeuronConfig(surrogate="atan"),
         widths=(8, 8, 16, 16),
         depths=(1, 1),
         heads=2,

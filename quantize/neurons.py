@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LEAKS", "RESETS", "SURROGATES", "LIF", "NeuronConfig", "integrate", "surrogate_derivative"]
+__all__ = ["LEAKS", "LIF", "RESETS", "SURROGATES", "NeuronConfig", "integrate", "surrogate_derivative"]
 
 LEAKS: dict[str, tuple[float, float]] = {
     "none": (1.0, 1.0),

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .digits import DigitClips, scans
+from .layers import MSBlock, MSConvBlock
 from .models import CONFIGS, SpikeVideoFormer, SpikeVideoFormerConfig, named_config
 
 __all__ = ["TrainConfig", "evaluate", "load", "main", "save", "train", "wilson"]
@@ -50,6 +51,8 @@ class TrainConfig:
         Fractions of the steps: warm-up at the start, float32 convolutions at the end.
     smoothing : float
         Label smoothing.
+    branch : float
+        Initial scale of the last batch norm of every residual branch, see :func:`calm_branches`.
     seed : int
         Of the weights and of the training clips.
     """
@@ -59,8 +62,9 @@ class TrainConfig:
     rate: float = 4e-3
     decay: float = 0.02
     warmup: float = 0.05
-    float32: float = 0.2
+    float32: float = 0.1
     smoothing: float = 0.05
+    branch: float = 0.3
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -104,6 +108,23 @@ def batches(clips: DigitClips, config: TrainConfig) -> Iterator[tuple[np.ndarray
             ready = pending.result()
             pending = pool.submit(draw, step + 1)
             yield ready
+
+
+def calm_branches(model: nn.Module, scale: float) -> None:
+    """Set the scale of the last batch norm of every residual branch.
+
+    Below 1 the residual stream carries the gradient past the surrogates at the start: with 1 its norm grows
+    some 40-fold from the last stage to the stem, and digits are not learnt within minutes.
+    """
+    for block in model.modules():
+        if isinstance(block, MSConvBlock):
+            last = [block.Conv.bn2, block.bn2]
+        elif isinstance(block, MSBlock):
+            last = [block.attn.proj_conv[1], block.mlp.fc2_bn]
+        else:
+            continue
+        for norm in last:
+            nn.init.constant_(norm.weight, scale)
 
 
 def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -160,6 +181,8 @@ def train(
     """Trained network in evaluation mode; every ``watch`` steps its accuracy on ``"val"`` is shown."""
     torch.manual_seed(config.seed)
     model = SpikeVideoFormer(model_config).train()
+    calm_branches(model, config.branch)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = optimiser(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optim, lambda step: rate_factor(step, config))
     bar = tqdm(batches(clips_for(model_config), config), total=config.steps, mininterval=5, desc="train")
@@ -176,7 +199,8 @@ def train(
         schedule.step()
         if step % 25 == 0:
             right = {name: hit_rate(model.split(logits)[name], targets[name]) for name in TASKS}
-            bar.set_postfix(loss=f"{loss.item():.3f}", **{k: f"{v:.2f}" for k, v in right.items()})
+            shown = [f"{name} {rate:.2f}" for name, rate in right.items()]
+            bar.set_postfix_str(", ".join([f"loss {loss.item():.3f}", *shown]))
         if step % watch == 0 and step < config.steps:
             found = evaluate(model, n=485, split="val")
             bar.write(f"step {step}: val " + ", ".join(f"{t} {found[t]['accuracy']:.3f}" for t in TASKS))

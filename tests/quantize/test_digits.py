@@ -12,9 +12,9 @@ import torch
 
 pytest.importorskip("sklearn")
 
-from spikeloom.quantize.digits import DIRECTIONS, SPLIT_SIZES, SPLITS, DigitClips, scans  # noqa: E402
-from spikeloom.quantize.models import named_config  # noqa: E402
-from spikeloom.quantize.train import TrainConfig, clips_for, evaluate, load, main, rate_factor, wilson  # noqa: E402
+from spikeloom.quantize.digits import DIRECTIONS, SPLIT_SIZES, SPLITS, DigitClips, scans
+from spikeloom.quantize.models import named_config
+from spikeloom.quantize.train import TrainConfig, clips_for, evaluate, load, main, rate_factor, wilson
 
 DIGITS = [5, 9, 1, 2, 5, 8]
 MOVES = [3, 1, 3, 0, 1, 3]
