@@ -3,7 +3,8 @@
     s_axi_ctrl_* <-> [ write: AW and W together | read ] <-> rw storage, ro values, actions, interrupt
 
 A write is answered in the cycle after address and data are both there; a read likewise. Unmapped addresses read zero
-and ignore writes: a stray access must not hang or fault the processor. `wstrb` selects bytes.
+and ignore writes: a stray access must not hang or fault the processor. `wstrb` selects bytes; address bits 1:0 do not
+matter.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class ControlRegisters(wiring.Component):
         with m.If(accept):
             m.d.sync += port("bvalid").eq(1)
         for entry in REGISTERS:
-            hit = accept & (port("awaddr") == entry.offset)
+            hit = accept & (port("awaddr")[2:] == entry.offset // 4)
             if entry.access == "rw":
                 self._store(m, entry.name, entry.reset, hit)
             elif entry.access == "w1s":
@@ -106,11 +107,11 @@ class ControlRegisters(wiring.Component):
             m.d.sync += port("rvalid").eq(0)
         with m.If(accept):
             m.d.sync += [port("rvalid").eq(1), port("rdata").eq(0)]
-            with m.Switch(port("araddr")):
+            with m.Switch(port("araddr")[2:]):
                 for entry in REGISTERS:
                     if entry.access == "w1s":
                         continue
-                    with m.Case(entry.offset):
+                    with m.Case(entry.offset // 4):
                         m.d.sync += port("rdata").eq(self._value(entry.name, entry.reset, constants, pending))
 
     def _value(self, name: str, reset: int, constants: dict[str, int], pending: Signal) -> object:

@@ -97,9 +97,9 @@ class BankAddress(wiring.Component):
     """Address and border of one bank.
 
     Ports: `header` (BANK_HEADER), `height`, `width`, `y`, `x`, `address` in; `read_address` and, one cycle later,
-    `inside` (together with the data of a memory that answers in the next cycle).
+    `in_range` (together with the data of a memory that answers in the next cycle).
 
-    Latency: `read_address` 1, `inside` 2.
+    Latency: `read_address` 1, `in_range` 2.
     """
 
     latency = 1
@@ -107,7 +107,7 @@ class BankAddress(wiring.Component):
     def __init__(self) -> None:
         super().__init__({
             "header": In(32), "height": In(16), "width": In(16), "y": In(COORDINATE), "x": In(COORDINATE),
-            "address": In(ADDRESS_BITS), "read_address": Out(ADDRESS_BITS), "inside": Out(1)})
+            "address": In(ADDRESS_BITS), "read_address": Out(ADDRESS_BITS), "in_range": Out(1)})
 
     @staticmethod
     def model(header: Mapping[str, int], body: Mapping[str, int], y: int, x: int, address: int) -> Read:
@@ -124,7 +124,7 @@ class BankAddress(wiring.Component):
         m.d.sync += [
             y.eq(self.y + header.dy), x.eq(self.x + header.dx), enable.eq(header.enable),
             self.read_address.eq(self.address + header.offset),
-            self.inside.eq(enable & (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width))]
+            self.in_range.eq(enable & (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width))]
         return m
 
 
@@ -157,5 +157,5 @@ class BankReader(wiring.Component):
                 unit.header.eq(self.headers[32 * bank:32 * (bank + 1)]), unit.height.eq(self.height),
                 unit.width.eq(self.width), unit.y.eq(self.y), unit.x.eq(self.x), unit.address.eq(self.address),
                 self.read_address[ADDRESS_BITS * bank:ADDRESS_BITS * (bank + 1)].eq(unit.read_address)]
-            m.d.sync += word.eq(self.read_data[bits * bank:bits * (bank + 1)] & unit.inside.replicate(bits))
+            m.d.sync += word.eq(self.read_data[bits * bank:bits * (bank + 1)] & unit.in_range.replicate(bits))
         return m
