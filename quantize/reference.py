@@ -12,7 +12,7 @@ Inside, tensors are [T, B, C, H, W] (pixels [T, B, 3, H, W], K^T V [B, heads, D,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from spikeloom.arithmetic import (
     round_shift,
     saturate,
 )
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, NetworkError, Neuron, Operator, inputs_of
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, NetworkError, Neuron, Operator, inputs_of
 
 from .bounds import Bounds, prove_bounds
 
@@ -101,27 +101,32 @@ class Reference:
         network = self.network
         values = {network.input: value}
         last = {name: operator.name for operator in network.operators for name in inputs_of(operator)}
-        with torch.no_grad(), _plain_algorithms():
-            for operator in network.operators:
-                values.update(self._operate(operator, values, accumulators))
-                for name in () if keep else inputs_of(operator):
-                    if last[name] == operator.name and name != network.output:
-                        values.pop(name, None)
+        for operator in network.operators:
+            values.update(self.operate(operator, values, accumulators))
+            for name in () if keep else inputs_of(operator):
+                if last[name] == operator.name and name != network.output:
+                    values.pop(name, None)
         return values
 
-    def _operate(
-        self, operator: Operator, values: dict[str, Tensor], accumulators: dict[str, Tensor] | None
+    def accumulate(self, operator: Conv | Depthwise | Attend, values: Mapping[str, Tensor]) -> Tensor:
+        """`acc` int64[T, B, C, H, W] of one operator; `values` in the layout of the module docstring."""
+        with torch.no_grad(), _plain_algorithms():
+            if isinstance(operator, Attend):
+                return self._attend(operator, values[operator.query], values[operator.keyvalue])
+            return self._convolve(operator, values[operator.input])
+
+    def operate(
+        self, operator: Operator, values: Mapping[str, Tensor], accumulators: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
+        """Tensors that one operator of this network makes; layout and `accumulators` as in `accumulate` and `run`."""
         if isinstance(operator, KeyValue):
             return {operator.output: self._keyvalue(operator, values[operator.key], values[operator.value])}
-        if isinstance(operator, Attend):
-            accumulator = self._attend(operator, values[operator.query], values[operator.keyvalue])
-        else:
-            accumulator = self._convolve(operator, values[operator.input])
+        accumulator = self.accumulate(operator, values)
         if accumulators is not None:
             accumulators[operator.name] = accumulator[:, 0].cpu()
-        shortcut = values[operator.neuron.shortcut] if operator.neuron.shortcut is not None else None
-        return self._neuron(operator.neuron, accumulator, shortcut)
+        neuron = operator.neuron
+        shortcut = values[neuron.shortcut] if neuron.shortcut is not None else None
+        return neuron_stage(neuron, self._arrays, accumulator, shortcut, rounding=self._rounding)
 
     def _convolve(self, operator: Conv | Depthwise, x: Tensor) -> Tensor:
         weight, p = self._weights[operator.name], operator.padding
@@ -150,40 +155,6 @@ class Reference:
         t, b, c, h, w = query.shape
         return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0)
 
-    def _neuron(self, neuron: Neuron, accumulator: Tensor, shortcut: Tensor | None) -> dict[str, Tensor]:
-        bias, negate = self._channels(neuron.bias), self._channels(neuron.negate)
-        value = current(accumulator, bias, 0 * bias if negate is None else negate)
-        made: dict[str, Tensor] = {}
-        if neuron.logits is not None:
-            made[neuron.logits] = saturate(value.sum(0).flatten(1), MEMBRANE_BITS).to(torch.int32)
-        if neuron.mode != "direct":
-            value = self._rounding(value, self._channels(neuron.shift))
-        if neuron.planes is not None:
-            made[neuron.planes] = saturate(value, PLANE_BITS).to(torch.int8)
-        if neuron.mode == "residual":
-            value = saturate(value if shortcut is None else value + shortcut, RESIDUAL_BITS)
-        if neuron.residual is not None:
-            made[neuron.residual] = value.to(torch.int16)
-        if neuron.pool:
-            value = saturate(value.sum((-2, -1), keepdim=True), MEMBRANE_BITS)
-        if neuron.spikes is not None:
-            made[neuron.spikes] = self._fire(neuron, value)
-        return {name: made[name] for name in neuron.outputs}
-
-    def _fire(self, neuron: Neuron, value: Tensor) -> Tensor:
-        assert neuron.lif is not None
-        lif, threshold = neuron.lif, self._channels(neuron.threshold)[0] << GUARD_BITS
-        spikes = torch.empty_like(value, dtype=torch.bool)
-        membrane = torch.zeros_like(value[0])
-        for t in range(value.shape[0]):
-            spike, membrane = lif_step(
-                membrane, value[t] << GUARD_BITS, threshold, leak=lif.leak, reset=lif.reset, strict=lif.strict)
-            spikes[t] = spike != 0
-        return spikes
-
-    def _channels(self, name: str | None) -> Any:
-        return None if name is None else self._arrays[name].view(1, 1, -1, 1, 1)
-
     def _load(self, clip: Tensor | NDArray[Any], *, batched: bool) -> Tensor:
         tensor = self.network.tensors[self.network.input]
         shape = (self.network.frames, tensor.channels, tensor.height, tensor.width)
@@ -205,6 +176,63 @@ class Reference:
         if kind == "pixels":
             value = value.movedim(2, -1)
         return value.to(DTYPES[kind]).contiguous().cpu()
+
+
+def neuron_stage(
+    neuron: Neuron,
+    arrays: Mapping[str, Tensor],
+    accumulator: Tensor,
+    shortcut: Tensor | None = None,
+    *,
+    rounding: Rounding = round_shift,
+) -> dict[str, Tensor]:
+    """What a neuron stage makes of an accumulator, by tensor name.
+
+    Args:
+        neuron: The stage.
+        arrays: int64[C] by the names that `neuron` uses.
+        accumulator: int64[T, B, C, H, W].
+        shortcut: int16[T, B, C, H, W], if the stage has one.
+        rounding: `arithmetic.round_shift`, or a wrong one in tests.
+
+    Returns:
+        [T, B, C, H, W] in the element type of the kind; logits int32[B, C].
+    """
+    bias = _channels(arrays[neuron.bias])
+    negate = _channels(arrays[neuron.negate]) if neuron.negate is not None else 0 * bias
+    value = current(accumulator, bias, negate)
+    made: dict[str, Tensor] = {}
+    if neuron.logits is not None:
+        made[neuron.logits] = saturate(value.sum(0).flatten(1), MEMBRANE_BITS).to(torch.int32)
+    if neuron.shift is not None and neuron.mode != "direct":
+        value = rounding(value, _channels(arrays[neuron.shift]))
+    if neuron.planes is not None:
+        made[neuron.planes] = saturate(value, PLANE_BITS).to(torch.int8)
+    if neuron.mode == "residual":
+        value = saturate(value if shortcut is None else value + shortcut, RESIDUAL_BITS)
+    if neuron.residual is not None:
+        made[neuron.residual] = value.to(torch.int16)
+    if neuron.pool:
+        value = saturate(value.sum((-2, -1), keepdim=True), MEMBRANE_BITS)
+    if neuron.lif is not None and neuron.threshold is not None and neuron.spikes is not None:
+        made[neuron.spikes] = fire(neuron.lif, value, arrays[neuron.threshold])
+    return {name: made[name] for name in neuron.outputs}
+
+
+def fire(lif: Lif, value: Tensor, threshold: Tensor) -> Tensor:
+    """Spikes bool[T, B, C, H, W] of input currents int64[T, B, C, H, W] and thresholds int64[C], without guard bits."""
+    guarded = _channels(threshold)[0] << GUARD_BITS
+    spikes = torch.empty_like(value, dtype=torch.bool)
+    membrane = torch.zeros_like(value[0])
+    for t in range(value.shape[0]):
+        spike, membrane = lif_step(
+            membrane, value[t] << GUARD_BITS, guarded, leak=lif.leak, reset=lif.reset, strict=lif.strict)
+        spikes[t] = spike != 0
+    return spikes
+
+
+def _channels(array: Tensor) -> Tensor:
+    return array.view(1, 1, -1, 1, 1)
 
 
 def exact_type(name: str, bounds: Bounds) -> torch.dtype:
