@@ -92,10 +92,11 @@ def _count(path: Path) -> int:
 def _open(path: Path) -> Any:
     """Container with at least one video stream."""
     import av
+    from av.error import FFmpegError
 
     try:
         container = av.open(str(path))
-    except (av.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         raise VideoError(f"{path}: not a readable video file: {_reason(error)}") from error
     if not container.streams.video:
         container.close()
@@ -105,7 +106,7 @@ def _open(path: Path) -> Any:
 
 def _decode(path: Path) -> Iterator[Any]:
     """Frames of the first video stream in display order; damage is an error."""
-    import av
+    from av.error import FFmpegError
 
     with _open(path) as container:
         stream = container.streams.video[0]
@@ -117,7 +118,7 @@ def _decode(path: Path) -> Iterator[Any]:
                     raise VideoError(f"{path}: frame {number} is damaged")
                 yield frame
                 number += 1
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise VideoError(f"{path}: frame {number} cannot be decoded: {_reason(error)}") from error
 
 

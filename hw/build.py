@@ -1,0 +1,114 @@
+"""Integer network + preset -> everything that runs: Verilog, program, report.
+
+    OUT/rtl/spikeloom.v           the machine; depends on the preset only
+    OUT/program/program.bin, .json, .asm    what it executes, its memory map, the listing for people
+    OUT/network/                  the integer network itself, so that OUT can be simulated without anything else
+    OUT/report/build.json         hashes, sizes, additions per clip
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from spikeloom.config import MachineConfig
+from spikeloom.config import preset as named_preset
+from spikeloom.network import Network
+from spikeloom.operations import additions_by_engine
+
+from .gateware.cache import write_atomically
+
+__all__ = ["BuildDirectoryError", "TOP", "build", "emit_machine", "load_config", "write_report"]
+
+TOP = "spikeloom"
+"""Name of the top module and of the Verilog file."""
+
+
+class BuildDirectoryError(ValueError):
+    """A directory is not the output of `build`: the message names it and says what is wrong."""
+
+
+def build(
+    network: str | Path | Network, *, preset: str | MachineConfig = "zcu104", out: str | Path,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Compile a network for a machine and emit the machine.
+
+    Args:
+        network: Directory written by `quantize`, or the network.
+        preset: Name of a preset, or a configuration of your own.
+        out: Directory to write to, created if need be.
+        progress: Hears one line per step.
+
+    Returns:
+        The content of `report/build.json`.
+
+    Raises:
+        NetworkError: The network cannot be read or is malformed.
+        ValueError: No such preset, or an operator cannot be mapped (the message names it and the reason).
+    """
+    from .program.compiler import compile_network
+
+    tell = progress or (lambda message: None)
+    config = named_preset(preset) if isinstance(preset, str) else preset
+    network = network if isinstance(network, Network) else Network.load(network)
+    out = Path(out)
+    for name in ("rtl", "program", "report"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    tell("compile the network")
+    program = compile_network(network, config)
+    program.save(out / "program")
+    write_atomically(out / "program" / "program.asm", program.listing())
+    network.save(out / "network")
+    tell("emit the Verilog")
+    verilog = emit_machine(config)
+    write_atomically(out / "rtl" / f"{TOP}.v", verilog)
+    report = _report(network, config, program, verilog, preset if isinstance(preset, str) else None)
+    write_report(out / "report" / "build.json", report)
+    return report
+
+
+def emit_machine(config: MachineConfig) -> str:
+    """Verilog of the machine: the same text for the same configuration, on every run."""
+    from .gateware.accelerator import Accelerator
+    from .gateware.emit import emit_verilog
+
+    return emit_verilog(Accelerator(config), name=TOP)
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(report, indent=1) + "\n")
+
+
+def load_config(directory: Path) -> MachineConfig:
+    """The configuration that `directory` was built for.
+
+    Raises:
+        BuildDirectoryError: There is none, or it cannot be read.
+    """
+    path = directory / "report" / "build.json"
+    try:
+        data = json.loads(path.read_text())
+        return MachineConfig(**data["config"])
+    except FileNotFoundError as error:
+        raise BuildDirectoryError(
+            f"{path}: no such file; write it with `spikeloom build NETWORK_DIR --out {directory}`") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BuildDirectoryError(f"{path}: not a build report: {error!r}") from error
+
+
+def _report(
+    network: Network, config: MachineConfig, program: Any, verilog: str, preset: str | None
+) -> dict[str, Any]:
+    return {
+        "network_hash": network.hash, "config_hash": f"{config.hash:08x}", "preset": preset, "config": asdict(config),
+        "peak_ops_per_cycle": config.peak_ops_per_cycle, "additions_per_clip": additions_by_engine(network),
+        "verilog": {"sha256": hashlib.sha256(verilog.encode()).hexdigest(), "bytes": len(verilog)},
+        "program": program.summary(),
+    }

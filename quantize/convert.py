@@ -1,0 +1,120 @@
+"""Trained model -> network directory: `network.json`, `network.safetensors`, `quantisation.json`.
+
+A model is named (`digits`: the trained demo network of the zoo) or a path `MODEL.safetensors` with the configuration
+`MODEL.json` beside it, as `spikeloom.quantize.train` writes them. Calibration clips come from the caller, from
+video files, or from the training split of the moving digits for networks of that task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .models import SpikeVideoFormer, SpikeVideoFormerConfig
+
+__all__ = ["ModelError", "ZOO", "calibration_clips", "load_model", "quantize"]
+
+ZOO = Path(__file__).parent / "zoo"
+CALIBRATION_CLIPS = 32
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded: the message names the file and says what is wrong."""
+
+
+def quantize(
+    model: str | Path | SpikeVideoFormer, out: str | Path, *, clips: NDArray[np.uint8] | None = None,
+    videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Quantise a model and write its network directory.
+
+    Args:
+        model: Name in the zoo, path of a `.safetensors` file with its `.json` beside it, or the model itself.
+        out: Directory to write to.
+        clips: Calibration clips, uint8[B, T, H, W, 3].
+        videos: Video files to calibrate on, one clip each, if no clips are given.
+        count: Clips to draw of the moving digits, if neither is given.
+        progress: Hears one line per step.
+
+    Returns:
+        The quantiser's report, as written to `quantisation.json`.
+
+    Raises:
+        ModelError: The model cannot be loaded, or no calibration clips fit it.
+        VideoError: A video cannot be read.
+        NetworkError: The integer network could overflow.
+    """
+    tell = progress or (lambda message: None)
+    loaded = model if isinstance(model, SpikeVideoFormer) else load_model(model)
+    if clips is None:
+        tell("prepare calibration clips")
+        clips = calibration_clips(loaded.config, videos, count)
+    from .quantizer import quantize as quantize_model
+
+    tell(f"calibrate on {len(clips)} clips and quantise")
+    network, report = quantize_model(loaded, clips)
+    network.save(out)
+    (Path(out) / "quantisation.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def load_model(model: str | Path) -> SpikeVideoFormer:
+    """The trained model `model`, in evaluation mode.
+
+    Raises:
+        ModelError: There is no such model, or its files do not fit each other.
+    """
+    from safetensors import SafetensorError
+
+    from .train import load
+
+    path = _path(model)
+    try:
+        return load(path)
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise ModelError(f"{path.with_suffix('.safetensors')}: cannot load the model: {reason}") from error
+
+
+def _path(model: str | Path) -> Path:
+    """Path without suffix of both files of a model."""
+    path = Path(model)
+    if path.suffix != ".safetensors":
+        path = ZOO / f"{model}.safetensors"
+        if not path.is_file():
+            names = sorted(found.stem for found in ZOO.glob("*.safetensors"))
+            raise ModelError(f"no trained model `{model}`: name one of {', '.join(names)}, or a .safetensors file")
+    for needed in (path, path.with_suffix(".json")):
+        if not needed.is_file():
+            raise ModelError(f"{needed}: no such file")
+    return path.with_suffix("")
+
+
+def calibration_clips(
+    config: SpikeVideoFormerConfig, videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS
+) -> NDArray[np.uint8]:
+    """Clips to calibrate on, uint8[B, T, H, W, 3]: one per video, or of the moving digits' training split.
+
+    Raises:
+        ModelError: No video is given and the network is not one for moving digits.
+        VideoError: A video cannot be read.
+    """
+    from .train import clips_for
+    from .video import read_clip
+
+    if videos:
+        return np.stack([
+            read_clip(video, frames=config.frames, height=config.height, width=config.width) for video in videos])
+    try:
+        generator = clips_for(config)
+    except ValueError as error:
+        raise ModelError(
+            "no calibration clips: name video files with --calibrate (moving digits fit only networks trained on "
+            f"them: {error})") from error
+    return generator.batch(range(count), "train")[0]

@@ -1,0 +1,223 @@
+"""The demo: from a clip to its class through float model, integer reference and RTL.
+
+    zoo network -> quantise -> build -> per clip: float model | integer reference | Verilated RTL -> OUT/
+
+    OUT/network/, rtl/, program/    what was made          OUT/demo.png           the picture
+    OUT/report/bit_exact.json, rtlsim_performance.json, accuracy.json, quantisation.json, build.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from spikeloom.hw.build import build, write_report
+from spikeloom.operations import additions_by_engine
+from spikeloom.quantize.convert import load_model, quantize
+from spikeloom.quantize.digits import DIRECTIONS
+from spikeloom.quantize.models import SpikeVideoFormer
+from spikeloom.quantize.reference import Reference
+from spikeloom.quantize.train import clips_for, to_input, wilson
+from spikeloom.quantize.video import read_clip
+
+from .picture import PictureClip, draw, spike_rates
+from .simulate import Rig, Simulation
+
+__all__ = ["HELD_OUT", "DemoResult", "demo"]
+
+MODEL = "digits"
+HELD_OUT = 400
+"""Clips that accuracy is measured on: every handwritten digit of the test split once."""
+
+_BATCH = 40
+_CLASS_NAMES = {"digit": [str(digit) for digit in range(10)], "direction": list(DIRECTIONS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """Outcome of a demo.
+
+    Attributes:
+        simulation: Both reports of the RTL simulation.
+        accuracy: Content of `accuracy.json`; None for a video, which has no label.
+        picture, report: Files written.
+    """
+
+    simulation: Simulation
+    accuracy: Mapping[str, Any] | None
+    picture: Path
+    report: Path
+
+    @property
+    def mismatches(self) -> int:
+        """Values in which RTL and reference differ."""
+        return self.simulation.mismatches
+
+
+def demo(
+    *, video: str | Path | None = None, clips: int = 2, preset: str = "small", out: str | Path = "build/demo",
+    held_out: int = HELD_OUT, progress: Callable[[str], None] | None = None, show: Callable[[str], None] | None = None,
+) -> DemoResult:
+    """Run the demo network on held-out clips of moving digits, or on a video.
+
+    Args:
+        video: Video file to take the one clip from. None: moving digits.
+        clips: Held-out clips to simulate.
+        preset: Machine to build.
+        out: Directory to write to.
+        held_out: Clips that the accuracy of float model and integer network is measured on.
+        progress: Hears one line per step.
+        show: Hears the lines of the result.
+
+    Raises:
+        ValueError: `clips` or `held_out` is not positive, no such preset.
+        VideoError: The video cannot be read.
+        BuildError: The simulation cannot be built.
+    """
+    for name, value in (("clips", clips), ("held_out", held_out)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, not `{value!r}`")
+    tell, say = progress or (lambda message: None), show or (lambda line: None)
+    out = Path(out)
+    model = load_model(MODEL)
+    inputs, labels = _inputs(model, video, clips)
+    quantised = quantize(model, out / "network", progress=tell)
+    write_report(out / "report" / "quantisation.json", quantised)
+    built = build(out / "network", preset=preset, out=out, progress=tell)
+    rig = Rig(out, progress=tell)
+    _show_machine(say, model, rig, built)
+    accuracy = None
+    if video is None:
+        accuracy = _accuracy(model, rig.reference, held_out)
+        write_report(out / "report" / "accuracy.json", accuracy)
+        _show_accuracy(say, accuracy)
+    shown = _run_clips(model, rig, inputs, labels, say)
+    simulation = rig.finish()
+    _draw(out / "demo.png", model, rig, shown, inputs, simulation)
+    say(simulation.summary)
+    say(f"picture {out / 'demo.png'}")
+    say(f"report  {out / 'report' / 'bit_exact.json'}")
+    return DemoResult(simulation=simulation, accuracy=accuracy, picture=out / "demo.png",
+                      report=out / "report" / "bit_exact.json")
+
+
+def _inputs(
+    model: SpikeVideoFormer, video: str | Path | None, clips: int
+) -> tuple[NDArray[np.uint8], list[dict[str, int] | None]]:
+    """Clips uint8[B, T, H, W, 3] and their labels by task, None for a video."""
+    config = model.config
+    if video is not None:
+        return read_clip(video, frames=config.frames, height=config.height, width=config.width)[None], [None]
+    frames, digits, directions = clips_for(config).batch(range(clips), "test")
+    return frames, [{"digit": int(a), "direction": int(b)} for a, b in zip(digits, directions, strict=True)]
+
+
+def _classes(model: SpikeVideoFormer, logits: Any) -> dict[str, int]:
+    """Task -> class with the largest logit."""
+    values = np.asarray(logits).ravel()
+    return {task: int(np.argmax(values[part])) for task, part in model.config.task_slices.items()}
+
+
+def _words(classes: Mapping[str, int] | None) -> str:
+    """Classes by name, such as `7 right`."""
+    if classes is None:
+        return "-"
+    return " ".join(_CLASS_NAMES[task][index] for task, index in classes.items())
+
+
+@torch.no_grad()
+def _accuracy(model: SpikeVideoFormer, reference: Reference, count: int) -> dict[str, Any]:
+    """Hits of float model and integer network on the same `count` held-out clips."""
+    generator = clips_for(model.config)
+    hits = {which: dict.fromkeys(model.config.task_slices, 0) for which in ("float", "integer")}
+    agree = 0
+    for start in tqdm(range(0, count, _BATCH), desc="held-out accuracy", unit="batch", disable=None, leave=False):
+        frames, digits, directions = generator.batch(range(start, min(count, start + _BATCH)), "test")
+        logits = {"float": model(to_input(model, frames)), "integer": reference.infer_batch(frames)}
+        for i in range(len(frames)):
+            said = {which: _classes(model, values[i]) for which, values in logits.items()}
+            agree += said["float"] == said["integer"]
+            for which, classes in said.items():
+                hits[which]["digit"] += classes["digit"] == digits[i]
+                hits[which]["direction"] += classes["direction"] == directions[i]
+    return {"split": "test", "n": count, "agreement": agree / count} | {
+        which: {task: {"hits": int(n), "accuracy": int(n) / count, "interval": list(wilson(int(n), count))}
+                for task, n in tasks.items()}
+        for which, tasks in hits.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """What was said about one clip."""
+
+    label: dict[str, int] | None
+    rtl: dict[str, int]
+    exact: bool
+    logits: NDArray[Any]
+    rates: tuple[list[str], NDArray[np.float64]]
+
+
+def _run_clips(
+    model: SpikeVideoFormer, rig: Rig, inputs: NDArray[np.uint8], labels: Sequence[dict[str, int] | None],
+    say: Callable[[str], None],
+) -> list[_Shown]:
+    """Simulate each clip and show its line."""
+    ops, shown = sum(additions_by_engine(rig.network).values()), []
+    say(f"{'clip':>4}  {'label':9} {'float':9} {'integer':9} {'RTL':9} {'RTL = integer':>14} {'cycles':>10} "
+        f"{'synaptic ops':>13} {'per cycle':>9}")
+    bar = tqdm(zip(inputs, labels, strict=True), total=len(inputs), desc="simulate", unit="clip", disable=None,
+               leave=False)
+    for number, (clip, label) in enumerate(bar):
+        run = rig.run(clip)
+        with torch.no_grad():
+            said = _classes(model, model(to_input(model, clip[None])))
+        integer = _classes(model, run.expected[rig.network.output])
+        rtl = _classes(model, run.logits)
+        exact = "bit-exact" if run.mismatches == 0 else f"{run.mismatches} differ"
+        say(f"{number:4}  {_words(label):9} {_words(said):9} {_words(integer):9} {_words(rtl):9} {exact:>14} "
+            f"{run.cycles:10,} {ops:13,} {ops / run.cycles:9.0f}")
+        shown.append(_Shown(label=label, rtl=rtl, exact=run.mismatches == 0, logits=run.logits,
+                            rates=spike_rates(rig.network, run.expected)))
+    return shown
+
+
+def _show_machine(say: Callable[[str], None], model: SpikeVideoFormer, rig: Rig, built: Mapping[str, Any]) -> None:
+    config, parameters = model.config, sum(p.numel() for p in model.parameters())
+    say(f"network {MODEL}: {parameters:,} parameters, {config.frames} frames of {config.height} x {config.width}, "
+        f"hash {rig.network.hash[:12]}")
+    say(f"machine {built['preset']}: {rig.config.peak_ops_per_cycle:,} synaptic operations per cycle at most, "
+        f"configuration {built['config_hash']}")
+
+
+def _show_accuracy(say: Callable[[str], None], accuracy: Mapping[str, Any]) -> None:
+    for which in ("float", "integer"):
+        parts = []
+        for task, found in accuracy[which].items():
+            low, high = (100 * bound for bound in found["interval"])
+            parts.append(f"{task} {100 * found['accuracy']:.2f} % (95 %: {low:.1f}..{high:.1f})")
+        say(f"{which:7} model on {accuracy['n']} held-out clips: {', '.join(parts)}")
+
+
+def _draw(
+    path: Path, model: SpikeVideoFormer, rig: Rig, shown: Sequence[_Shown], inputs: NDArray[np.uint8],
+    simulation: Simulation,
+) -> None:
+    first, performance = shown[0], simulation.performance
+    logits = {task: (_CLASS_NAMES[task], np.asarray(first.logits).ravel()[part])
+              for task, part in model.config.task_slices.items()}
+    clips = [
+        PictureClip(frames=clip, good=item.exact and item.label in (None, item.rtl),
+                    caption=f"label: {_words(item.label)}    RTL: {_words(item.rtl)}    "
+                            + ("bit-exact" if item.exact else "NOT bit-exact"))
+        for clip, item in zip(inputs, shown, strict=True)]
+    title = (f"Spikeloom: SpikeVideoFormer `{MODEL}` on simulated RTL, {performance['cycles'] // len(shown):,} cycles "
+             f"per clip of {rig.network.frames} frames, {simulation.bit_exact['compared']:,} values compared, "
+             f"{simulation.mismatches} differ")
+    draw(path, clips=clips, rates=first.rates, logits=logits, title=title)

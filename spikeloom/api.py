@@ -1,0 +1,38 @@
+"""The commands as Python functions: same names, same arguments, same files written, nothing printed.
+
+    from spikeloom import api
+
+    api.quantize("digits", "build/digits")
+    api.build("build/digits", preset="small", out="build/machine")
+    result = api.simulate("build/machine", random=1, every_layer=True)
+    assert result.mismatches == 0
+
+`quantize`, `build`, `simulate` and `demo` live where their work is done (torch, Amaranth and the simulator stay out of
+this package) and are imported when first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spikeloom.hw.build import build
+    from spikeloom.quantize.convert import quantize
+    from spikeloom.sim.demo import demo
+    from spikeloom.sim.simulate import simulate
+
+__all__ = ["build", "demo", "quantize", "simulate"]
+
+_HOMES = {
+    "quantize": "spikeloom.quantize.convert",
+    "build": "spikeloom.hw.build",
+    "simulate": "spikeloom.sim.simulate",
+    "demo": "spikeloom.sim.demo",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
