@@ -236,9 +236,11 @@ class Network:
             operators = [_operator(o) for o in data["operators"]]
             network = cls(frames=data["frames"], tensors=tensors, operators=operators, arrays=arrays,
                           input=data["input"], output=data["output"], metadata=data.get("metadata", {}))
-        except (KeyError, TypeError, ValueError) as error:
+            network.check()
+        except NetworkError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise NetworkError(f"{where}: malformed graph: {error!r}") from error
-        network.check()
         return network
 
     def check(self) -> None:
@@ -252,8 +254,15 @@ class Network:
         for tensor in self.tensors.values():
             if tensor.kind not in KINDS or min(tensor.channels, tensor.height, tensor.width) < 1:
                 raise NetworkError(f"tensor {tensor.name}: bad kind or shape: {tensor}")
+        source = self.tensors.get(self.input)
+        pixels = source is not None and source.kind == "pixels" and source.channels == 3
+        if source is None or (source.kind != "spikes" and not pixels):
+            raise NetworkError(f"input {self.input}: must be a declared tensor of spikes or of pixels of 3 colours")
         made = {self.input}
+        names = [operator.name for operator in self.operators]
         for operator in self.operators:
+            if names.count(operator.name) > 1:
+                _fail(operator, "another operator has this name")
             _check_operator(self, operator, made)
             made.update(outputs_of(operator))
         if self.output not in made:
@@ -341,6 +350,13 @@ def _accumulator_shape(network: Network, operator: Conv | Depthwise | Attend) ->
         _fail(operator, f"array {operator.weight} has a weight beyond {WEIGHT_MAX}")
     co, ci, kh, kw = weight.shape
     stride = operator.stride if isinstance(operator, Conv) else 1
+    if stride < 1 or operator.padding < 0:
+        _fail(operator, f"stride {stride} must be positive, padding {operator.padding} must not be negative")
+    if isinstance(operator, Conv) and not (
+            len(operator.pad_codes) == 3 and all(0 <= code <= 255 for code in operator.pad_codes)):
+        _fail(operator, f"pad_codes must be three values in [0, 255], not {operator.pad_codes}")
+    if isinstance(operator, Depthwise) and (kh > 7 or kh % 2 == 0 or source.kind == "pixels"):
+        _fail(operator, f"a depthwise kernel must be odd, at most 7, on spikes or planes; not {kh} on {source.kind}")
     expected = source.channels if isinstance(operator, Conv) else 1
     if ci != expected or (isinstance(operator, Depthwise) and co != source.channels) or kh != kw:
         _fail(operator, f"weight {list(weight.shape)} does not fit {source.channels} input channels")
@@ -356,7 +372,9 @@ def _check_neuron(network: Network, operator: Conv | Depthwise | Attend, shape: 
         _fail(operator, f"mode must be one of {MODES}, not `{neuron.mode!r}`")
     _array(network, operator, neuron.bias, np.int32, (channels,))
     if neuron.negate is not None:
-        _array(network, operator, neuron.negate, np.int32, (channels,))
+        negate = _array(network, operator, neuron.negate, np.int32, (channels,))
+        if negate.min() < 0 or negate.max() > 1:
+            _fail(operator, "negate must be 0 or 1")
     if neuron.mode != "direct":
         shift = _array(network, operator, neuron.shift, np.int32, (channels,))
         if shift.min() < SHIFT_MIN or shift.max() > SHIFT_MAX:
@@ -371,9 +389,11 @@ def _check_neuron(network: Network, operator: Conv | Depthwise | Attend, shape: 
         _fail(operator, "lif and spikes go together")
     allowed = {"direct": ("spikes", "logits"), "residual": ("spikes", "residual"), "planes": ("planes",)}[neuron.mode]
     given = tuple(k for k in ("spikes", "residual", "planes", "logits") if getattr(neuron, k) is not None)
-    if not given or set(given) - set(allowed) or len(given) == 2 and neuron.mode != "residual":
+    if not given or set(given) - set(allowed) or (len(given) == 2 and neuron.mode != "residual"):
         _fail(operator, f"mode {neuron.mode} cannot make {given}")
-    if neuron.shortcut is not None and (neuron.mode != "residual" or _shape(network, neuron.shortcut) != shape):
+    if neuron.shortcut is not None and (
+            neuron.mode != "residual" or network.tensors[neuron.shortcut].kind != "residual"
+            or _shape(network, neuron.shortcut) != shape):
         _fail(operator, f"shortcut {neuron.shortcut} does not fit")
     if neuron.pool and (neuron.mode != "residual" or neuron.residual is not None):
         _fail(operator, "pool needs mode residual and no residual output")
