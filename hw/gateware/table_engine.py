@@ -1,0 +1,172 @@
+"""The table engine: binary inputs times int8 weights, by lookup.
+
+    sums[o][t] = sum over groups g of table[g][ bits of inputs 4g..4g+3 in lane t ][o]
+
+    words -> register -+-> TableLane 0: register -> LookupTables -> adder trees -+-> sums
+                       +-> ...                                                   |
+                       '-> TableLane Pt-1 ---------------------------------------'
+    write port -> register -> every lane: register
+
+Every lane has its own copy of the tables, because each looks up its own spikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from spikeloom.config import GROUP_INPUTS, MachineConfig
+
+from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits
+
+__all__ = ["TableEngine", "TableLane"]
+
+
+class TableLane(wiring.Component):
+    """The tables and adder trees of one lane; ports as `TableEngine`, of one lane.
+
+    `word` bit i is input i. `sums` holds Po values of `sum_bits` bits, output 0 lowest.
+    Latency: 2 + log2(groups).
+    """
+
+    word: Signal
+    table: Signal
+    write_en: Signal
+    write_batch: Signal
+    write_entry: Signal
+    write_table: Signal
+    write_data: Signal
+    sums: Signal
+
+    def __init__(self, config: MachineConfig) -> None:
+        self.config = config
+        self.sum_bits = ENTRY_BITS + exact_log2(config.groups)
+        super().__init__({
+            "word": In(config.inputs), "table": In(1),
+            "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
+            "write_entry": In(GROUP_INPUTS), "write_table": In(1),
+            "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
+            "sums": Out(config.outputs * self.sum_bits)})  # fmt: skip
+
+    @property
+    def latency(self) -> int:
+        return 1 + LookupTable.latency + exact_log2(self.config.groups)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        width = config.outputs * ENTRY_BITS
+        word, table = Signal.like(self.word), Signal()
+        entry, half, data = Signal.like(self.write_entry), Signal(), Signal.like(self.write_data)
+        enables = Signal(config.groups // config.load_groups)
+        m.d.sync += [word.eq(self.word), table.eq(self.table)]
+        m.d.sync += [entry.eq(self.write_entry), half.eq(self.write_table), data.eq(self.write_data)]
+        for batch, enable in enumerate(enables):
+            m.d.sync += enable.eq(self.write_en & (self.write_batch == batch))
+
+        values = []
+        for group in range(config.groups):
+            m.submodules[f"group{group}"] = lookup = LookupTable(width=width)
+            batch, slot = divmod(group, config.load_groups)
+            m.d.comb += [
+                lookup.index.eq(word.word_select(group, GROUP_INPUTS)),
+                lookup.table.eq(table),
+                lookup.write_en.eq(enables[batch]),
+                lookup.write_entry.eq(entry),
+                lookup.write_table.eq(half),
+                lookup.write_data.eq(data.word_select(slot, width)),
+            ]
+            values.append(lookup.value)
+        sums = []
+        for output in range(config.outputs):
+            entries = [value.word_select(output, ENTRY_BITS).as_signed() for value in values]
+            sums.append(add_tree(m, entries, f"sum{output}"))
+        m.d.comb += self.sums.eq(Cat(sums))
+        return m
+
+
+class TableEngine(wiring.Component):
+    """Sums of the weights that the spikes of a position select: all outputs and lanes, a position per cycle.
+
+    Ports:
+        words: NB words; word b at bit `b * beat_bits`. Input `b * Wc + c` in lane t is bit
+            `c * Pt + t` of word b.
+        valid: A position is presented. `words` and `table` of other cycles do no harm.
+        table: Half of the tables that this position looks up.
+        write_en, write_batch, write_entry, write_table, write_data: As `TableLoader` drives them; value
+            `slot * Po + o` of `write_data` goes to group `write_batch * LG + slot`, output o, in every lane.
+        sums: Po x Pt signed values of `sum_bits` bits, value `o * Pt + t` at bit `(o * Pt + t) * sum_bits`.
+        sums_valid: `valid`, `latency` cycles later.
+
+    Handshake: none; a position per cycle, no stalls. A write is seen by the positions of later cycles, not by one
+    in the same cycle. Latency: 3 + log2(groups). Sums cannot overflow.
+    """
+
+    words: Signal
+    valid: Signal
+    table: Signal
+    write_en: Signal
+    write_batch: Signal
+    write_entry: Signal
+    write_table: Signal
+    write_data: Signal
+    sums: Signal
+    sums_valid: Signal
+
+    def __init__(self, config: MachineConfig) -> None:
+        self.config = config
+        self._lanes = [TableLane(config) for _ in range(config.lanes)]
+        self.sum_bits = self._lanes[0].sum_bits
+        super().__init__({
+            "words": In(config.banks * config.beat_bits), "valid": In(1), "table": In(1),
+            "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
+            "write_entry": In(GROUP_INPUTS), "write_table": In(1),
+            "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
+            "sums": Out(config.outputs * config.lanes * self.sum_bits), "sums_valid": Out(1)})  # fmt: skip
+
+    @property
+    def latency(self) -> int:
+        """Cycles from `valid` to `sums_valid`."""
+        return 1 + self._lanes[0].latency
+
+    def model(self, tables: np.ndarray, words: Sequence[int]) -> np.ndarray:
+        """int64[N, Po, Pt]: sums of N positions. `tables` is int64[groups, 16, Po], `words` as the port."""
+        config = self.config
+        bits = unpack_bits(words, config.inputs * config.lanes)
+        bits = bits.reshape(len(words), config.groups, GROUP_INPUTS, config.lanes)
+        index = (bits << np.arange(GROUP_INPUTS)[:, None]).sum(2)
+        found = np.asarray(tables, np.int64)[np.arange(config.groups)[:, None], index]  # [N, groups, Pt, Po]
+        return found.sum(1).transpose(0, 2, 1)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        table, write_en, write_table = Signal(), Signal(), Signal()
+        batch, entry, data = (Signal.like(s) for s in (self.write_batch, self.write_entry, self.write_data))
+        m.d.sync += [table.eq(self.table), write_en.eq(self.write_en), write_table.eq(self.write_table)]
+        m.d.sync += [batch.eq(self.write_batch), entry.eq(self.write_entry), data.eq(self.write_data)]
+        for t, lane in enumerate(self._lanes):
+            m.submodules[f"lane{t}"] = lane
+            word = Signal(config.inputs, name=f"word{t}")
+            m.d.sync += word.eq(self.words[t :: config.lanes])
+            m.d.comb += [
+                lane.word.eq(word),
+                lane.table.eq(table),
+                lane.write_en.eq(write_en),
+                lane.write_table.eq(write_table),
+                lane.write_batch.eq(batch),
+                lane.write_entry.eq(entry),
+                lane.write_data.eq(data),
+            ]
+        m.d.comb += self.sums.eq(
+            Cat(lane.sums.word_select(o, self.sum_bits) for o in range(config.outputs) for lane in self._lanes)
+        )
+        history = Signal(self.latency)
+        m.d.sync += history.eq(Cat(self.valid, history))
+        m.d.comb += self.sums_valid.eq(history[-1])
+        return m

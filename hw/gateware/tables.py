@@ -1,0 +1,95 @@
+"""Parts that the table engine and the depthwise unit share: one lookup table and the registered adder tree.
+
+A **table** holds, for four inputs of one or more outputs, the 16 sums of the weights that four spikes select. It is
+a LUTRAM of 32 rows, two halves of 16: the engine reads one half while the loader fills the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from amaranth.hdl import Cat, Module, Shape, Signal, Value
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from spikeloom.config import GROUP_INPUTS
+
+__all__ = ["ENTRIES", "ENTRY_BITS", "LookupTable", "add_tree", "unpack_bits"]
+
+ENTRIES = 1 << GROUP_INPUTS
+"""Entries of one half of a table."""
+
+ENTRY_BITS = 10
+"""Width of an entry: four weights of magnitude <= 127, either sign."""
+
+
+class LookupTable(wiring.Component):
+    """Two halves of 16 rows: `value` = the row `index` of half `table`, one cycle later.
+
+    Ports:
+        index, table: Row and half read, every cycle.
+        write_en, write_entry, write_table, write_data: A write; a read in any later cycle sees it.
+        value: `width` bits, registered.
+
+    Latency: 1. A read in the very cycle of a write to its row returns the old row.
+    """
+
+    index: Signal
+    table: Signal
+    write_en: Signal
+    write_entry: Signal
+    write_table: Signal
+    write_data: Signal
+    value: Signal
+
+    latency = 1
+
+    def __init__(self, *, width: int) -> None:
+        if width < 1:
+            raise ValueError(f"`width` must be positive, not `{width!r}`")
+        self.width = width
+        super().__init__({
+            "index": In(GROUP_INPUTS), "table": In(1),
+            "write_en": In(1), "write_entry": In(GROUP_INPUTS), "write_table": In(1), "write_data": In(width),
+            "value": Out(width)})  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.rows = rows = memory.Memory(
+            shape=self.width, depth=2 * ENTRIES, init=[], attrs={"ram_style": "distributed"})  # fmt: skip
+        write, read = rows.write_port(), rows.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(self.write_en),
+            write.addr.eq(Cat(self.write_entry, self.write_table)),
+            write.data.eq(self.write_data),
+            read.addr.eq(Cat(self.index, self.table)),
+        ]
+        m.d.sync += self.value.eq(read.data)
+        return m
+
+
+def add_tree(m: Module, operands: Sequence[Value], name: str) -> Value:
+    """Signed sum of a power of two `operands` of one shape: binary tree, a register behind every adder.
+
+    Takes `log2(len(operands))` cycles; each level is one bit wider than the one before, so nothing overflows.
+    """
+    if not operands or len(operands) & (len(operands) - 1):
+        raise ValueError(f"`operands` must be a power of two of values, not `{len(operands)!r}`")
+    level = 0
+    while len(operands) > 1:
+        sums = []
+        for index, (a, b) in enumerate(zip(operands[::2], operands[1::2], strict=True)):
+            total = a + b
+            register = Signal(Shape.cast(total.shape()), name=f"{name}_{level}_{index}")
+            m.d.sync += register.eq(total)
+            sums.append(register)
+        operands, level = sums, level + 1
+    return operands[0]
+
+
+def unpack_bits(words: Sequence[int], width: int) -> np.ndarray:
+    """int64[N, width]: the bits of N words, lowest first. For the models."""
+    size = -(-width // 8)
+    octets = np.frombuffer(b"".join(int(word).to_bytes(size, "little") for word in words), np.uint8)
+    return np.unpackbits(octets.reshape(len(words), size), axis=1, bitorder="little")[:, :width].astype(np.int64)
