@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 from spikeloom.config import MachineConfig
 from spikeloom.registers import ENGINE_NAMES
 
-from ..isa import Engine, Opcode
+from ..isa import Engine, Opcode, Source
 from .axi import ReadClient, WriteClient, read_members, write_members
 from .buffers import RowBuffer, SpikeBanks
 from .compute import ComputeEngine
@@ -144,9 +144,9 @@ class Core(wiring.Component):
         residual = StoreEngine(self.config, sources=1)
         self._mover(m, Engine.STORE, store)
         self._mover(m, Engine.STORE_RESIDUAL, residual)
-        wiring.connect(m, self.drain.main, store.source0)
-        wiring.connect(m, self.compute.matrix, store.source1)
-        wiring.connect(m, self.drain.residual, residual.source0)
+        wiring.connect(m, self.drain.main, store.sources[Source.DRAIN])
+        wiring.connect(m, self.compute.matrix, store.sources[Source.HAMMING])
+        wiring.connect(m, self.drain.residual, residual.sources[0])
 
 
 class Accelerator(wiring.Component):
