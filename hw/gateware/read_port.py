@@ -34,10 +34,10 @@ class ReadPort(wiring.Component):
     """Serves `count` readers; works outside the reset of the core.
 
     Ports:
-        axi: `ReadBus`, towards memory.
-        clients: `count` times `ReadClient`, seen from the port.
-        abort: Level. Takes no request and shows no data; an ARVALID that is up stays up until accepted; data still to
-            come is accepted and dropped, buffered data too. To restart: hold it until `idle`, reset the clients, lower it.
+        bus: `ReadBus`, towards memory.
+        client0, client1, ...: `ReadClient`, seen from the port; the number is the ID on the bus.
+        abort: Level. Takes no request and shows no data; an ARVALID that is up stays up until accepted; data
+            still to come and data buffered are dropped. To restart: hold it until `idle`, reset the clients, lower it.
         idle: Nothing on offer, outstanding or buffered.
 
     Answers of different clients may come in any order and interleaved. `data` of a client runs at one beat per cycle
@@ -45,8 +45,7 @@ class ReadPort(wiring.Component):
     AR 1 cycle, R to data 3 cycles.
     """
 
-    axi: ReadBusInterface
-    clients: list[ReadClientInterface]
+    bus: ReadBusInterface
     abort: Signal
     idle: Signal
 
@@ -57,8 +56,13 @@ class ReadPort(wiring.Component):
             raise ValueError(f"`credits` must be at least {MAX_BEATS}, not `{credits!r}`")
         self.config, self.count, self.credits = config, count, credits
         super().__init__({
-            "axi": Out(ReadBus(config)), "clients": In(ReadClient(config)).array(count), "abort": In(1),
-            "idle": Out(1)})
+            "bus": Out(ReadBus(config)), "abort": In(1), "idle": Out(1),
+            **{f"client{i}": In(ReadClient(config)) for i in range(count)}})
+
+    @property
+    def clients(self) -> list[ReadClientInterface]:
+        """Ports `client0`, `client1`, ..."""
+        return [getattr(self, f"client{i}") for i in range(self.count)]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -71,17 +75,17 @@ class ReadPort(wiring.Component):
             with m.If(issued[index]):
                 m.d.comb += spent.eq(client.request.payload.length)
             m.d.sync += free[index].eq(free[index] + popped - spent)
-        m.d.comb += self.idle.eq(~self.axi.arvalid & Cat(credit == self.credits for credit in free).all())
+        m.d.comb += self.idle.eq(~self.bus.arvalid & Cat(credit == self.credits for credit in free).all())
         return m
 
     def _issue(self, m: Module, free: list[Signal]) -> Signal:
         """Requests to AR; returns one bit per client, high when its request is taken."""
-        axi, clients = self.axi, self.clients
+        bus, clients = self.bus, self.clients
         m.submodules.arbiter = arbiter = RoundRobin(self.count)
         open_, issued = Signal(), Signal(self.count)
-        m.d.comb += open_.eq((~axi.arvalid | axi.arready) & ~self.abort)
-        with m.If(axi.arready):
-            m.d.sync += axi.arvalid.eq(0)
+        m.d.comb += open_.eq((~bus.arvalid | bus.arready) & ~self.abort)
+        with m.If(bus.arready):
+            m.d.sync += bus.arvalid.eq(0)
         for index, client in enumerate(clients):
             request = client.request
             m.d.comb += [
@@ -90,24 +94,24 @@ class ReadPort(wiring.Component):
                 request.ready.eq(open_ & arbiter.requests[index] & (arbiter.grant == index))]
             with m.If(issued[index]):
                 m.d.sync += [
-                    axi.arvalid.eq(1), axi.arid.eq(index), axi.araddr.eq(request.payload.address),
-                    axi.arlen.eq(request.payload.length - 1)]
+                    bus.arvalid.eq(1), bus.arid.eq(index), bus.araddr.eq(request.payload.address),
+                    bus.arlen.eq(request.payload.length - 1)]
         m.d.comb += [
-            arbiter.advance.eq(issued.any()), axi.arsize.eq(size_code(self.config)), axi.arburst.eq(BURST_INCR),
-            axi.arcache.eq(CACHE_MODIFIABLE_BUFFERABLE)]
+            arbiter.advance.eq(issued.any()), bus.arsize.eq(size_code(self.config)), bus.arburst.eq(BURST_INCR),
+            bus.arcache.eq(CACHE_MODIFIABLE_BUFFERABLE)]
         return issued
 
     def _receive(self, m: Module) -> list[tuple[Signal, Signal]]:
         """R through a register; returns (valid, data) per client and drives `error`."""
-        axi = self.axi
+        bus = self.bus
         word = Signal(self.config.beat_bits)
-        m.d.comb += axi.rready.eq(1)
-        m.d.sync += word.eq(axi.rdata)
+        m.d.comb += bus.rready.eq(1)
+        m.d.sync += word.eq(bus.rdata)
         beats = []
         for index, client in enumerate(self.clients):
             valid = Signal(name=f"beat{index}")
-            hit = axi.rvalid & (axi.rid == index)
-            m.d.sync += [valid.eq(hit), client.error.eq(hit & (axi.rresp != RESPONSE_OKAY) & ~self.abort)]
+            hit = bus.rvalid & (bus.rid == index)
+            m.d.sync += [valid.eq(hit), client.error.eq(hit & (bus.rresp != RESPONSE_OKAY) & ~self.abort)]
             beats.append((valid, word))
         return beats
 

@@ -10,15 +10,16 @@ whole, aligned bursts.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import MachineConfig
 
 from .axi import ADDRESS_BITS, BURST, LENGTH_BITS, MAX_BEATS, size_code
+from .engine import region_address
 
 TRANSFER = data.StructLayout({
     "address": ADDRESS_BITS, "run": 24, "count1": 16, "stride1": 32, "count2": 16, "stride2": 32})
@@ -30,6 +31,13 @@ class Burst(NamedTuple):
 
     address: int
     length: int
+
+
+def assign_transfer(transfer: data.View, body: data.View, bases: Value) -> list[Any]:
+    """Assignments that take `transfer` from the transfer fields of an instruction body."""
+    names = ("run", "count1", "stride1", "count2", "stride2")
+    return [transfer.address.eq(region_address(bases, body.region, body.offset)),
+            *(getattr(transfer, name).eq(getattr(body, name)) for name in names)]
 
 
 class TransferGenerator(wiring.Component):

@@ -36,8 +36,8 @@ class WritePort(wiring.Component):
     """Serves `count` writers; works outside the reset of the core.
 
     Ports:
-        axi: `WriteBus`, towards memory.
-        clients: `count` times `WriteClient`, seen from the port.
+        bus: `WriteBus`, towards memory.
+        client0, client1, ...: `WriteClient`, seen from the port; the number is the ID on the bus.
         abort: Level. Takes no request; the burst that was begun is finished (its client goes on giving data), responses
             are awaited. To restart: hold it until `idle`, reset the clients, lower it.
         idle: No burst begun, nothing on offer, no response outstanding.
@@ -46,8 +46,7 @@ class WritePort(wiring.Component):
     Throughput: `length` beats in `length + 1` cycles.
     """
 
-    axi: WriteBusInterface
-    clients: list[WriteClientInterface]
+    bus: WriteBusInterface
     abort: Signal
     idle: Signal
 
@@ -56,8 +55,13 @@ class WritePort(wiring.Component):
             raise ValueError(f"`count` must be 1..{MAX_CLIENTS}, not `{count!r}`")
         self.config, self.count = config, count
         super().__init__({
-            "axi": Out(WriteBus(config)), "clients": In(WriteClient(config)).array(count), "abort": In(1),
-            "idle": Out(1)})
+            "bus": Out(WriteBus(config)), "abort": In(1), "idle": Out(1),
+            **{f"client{i}": In(WriteClient(config)) for i in range(count)}})
+
+    @property
+    def clients(self) -> list[WriteClientInterface]:
+        """Ports `client0`, `client1`, ..."""
+        return [getattr(self, f"client{i}") for i in range(self.count)]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -69,17 +73,17 @@ class WritePort(wiring.Component):
             answered = self._respond(m, index, client)
             m.d.sync += waiting[index].eq(waiting[index] + begun[index] - answered)
         m.d.comb += self.idle.eq(
-            ~self.axi.awvalid & ~self.axi.wvalid & (left == 0) & ~Cat(count.any() for count in waiting).any())
+            ~self.bus.awvalid & ~self.bus.wvalid & (left == 0) & ~Cat(count.any() for count in waiting).any())
         return m
 
     def _begin(self, m: Module, left: Signal, waiting: list[Signal]) -> Signal:
         """Requests to AW; returns one bit per client, high when its request is taken."""
-        axi = self.axi
+        bus = self.bus
         m.submodules.arbiter = arbiter = RoundRobin(self.count)
         open_, begun = Signal(), Signal(self.count)
-        m.d.comb += open_.eq((~axi.awvalid | axi.awready) & (left == 0) & ~self.abort)
-        with m.If(axi.awready):
-            m.d.sync += axi.awvalid.eq(0)
+        m.d.comb += open_.eq((~bus.awvalid | bus.awready) & (left == 0) & ~self.abort)
+        with m.If(bus.awready):
+            m.d.sync += bus.awvalid.eq(0)
         for index, client in enumerate(self.clients):
             request = client.request
             m.d.comb += [
@@ -88,30 +92,30 @@ class WritePort(wiring.Component):
                 begun[index].eq(request.ready & request.valid)]
             with m.If(begun[index]):
                 m.d.sync += [
-                    axi.awvalid.eq(1), axi.awid.eq(index), axi.awaddr.eq(request.payload.address),
-                    axi.awlen.eq(request.payload.length - 1), left.eq(request.payload.length)]
+                    bus.awvalid.eq(1), bus.awid.eq(index), bus.awaddr.eq(request.payload.address),
+                    bus.awlen.eq(request.payload.length - 1), left.eq(request.payload.length)]
         m.d.comb += [
-            arbiter.advance.eq(begun.any()), axi.awsize.eq(size_code(self.config)), axi.awburst.eq(BURST_INCR),
-            axi.awcache.eq(CACHE_MODIFIABLE_BUFFERABLE)]
+            arbiter.advance.eq(begun.any()), bus.awsize.eq(size_code(self.config)), bus.awburst.eq(BURST_INCR),
+            bus.awcache.eq(CACHE_MODIFIABLE_BUFFERABLE)]
         return begun
 
     def _forward(self, m: Module, left: Signal) -> None:
         """Beats of the client whose burst was begun (AWID keeps its number until the burst has ended) to W."""
-        axi = self.axi
-        m.d.comb += axi.wstrb.eq(~0)
-        with m.If(axi.wready):
-            m.d.sync += axi.wvalid.eq(0)
+        bus = self.bus
+        m.d.comb += bus.wstrb.eq(~0)
+        with m.If(bus.wready):
+            m.d.sync += bus.wvalid.eq(0)
         for index, client in enumerate(self.clients):
             source = client.data
-            m.d.comb += source.ready.eq((left != 0) & (axi.awid == index) & (~axi.wvalid | axi.wready))
+            m.d.comb += source.ready.eq((left != 0) & (bus.awid == index) & (~bus.wvalid | bus.wready))
             with m.If(source.valid & source.ready):
                 m.d.sync += [
-                    axi.wvalid.eq(1), axi.wdata.eq(source.payload), axi.wlast.eq(left == 1), left.eq(left - 1)]
+                    bus.wvalid.eq(1), bus.wdata.eq(source.payload), bus.wlast.eq(left == 1), left.eq(left - 1)]
 
     def _respond(self, m: Module, index: int, client: WriteClientInterface) -> Signal:
         """B to `response` and `error`, through a register; returns the pulse."""
-        axi = self.axi
+        bus = self.bus
         answered = Signal(name=f"answered{index}")
-        m.d.comb += [axi.bready.eq(1), answered.eq(axi.bvalid & (axi.bid == index))]
-        m.d.sync += [client.response.eq(answered), client.error.eq(answered & (axi.bresp != RESPONSE_OKAY))]
+        m.d.comb += [bus.bready.eq(1), answered.eq(bus.bvalid & (bus.bid == index))]
+        m.d.sync += [client.response.eq(answered), client.error.eq(answered & (bus.bresp != RESPONSE_OKAY))]
         return answered
