@@ -15,12 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import spikeloom
 from spikeloom.config import MachineConfig
 from spikeloom.config import preset as named_preset
 from spikeloom.network import Network
 from spikeloom.operations import additions_by_engine
 
-from .gateware.cache import write_atomically
+from .gateware.cache import cache_directory, content_hash, exclusive, write_atomically
 
 __all__ = ["BuildDirectoryError", "TOP", "build", "emit_machine", "load_config", "write_report"]
 
@@ -73,11 +74,24 @@ def build(
 
 
 def emit_machine(config: MachineConfig) -> str:
-    """Verilog of the machine: the same text for the same configuration, on every run."""
-    from .gateware.accelerator import Accelerator
-    from .gateware.emit import emit_verilog
+    """Verilog of the machine: the same text for the same configuration, on every run.
 
-    return emit_verilog(Accelerator(config), name=TOP)
+    Emitting takes Amaranth up to minutes, so the text is kept in the cache under a hash of the configuration and of
+    every source file that it is made from.
+    """
+    from amaranth import __version__ as amaranth_version
+
+    sources = sorted((Path(__file__).parent / "gateware").glob("*.py"))
+    sources += [Path(__file__).parent / "isa.py", *sorted(Path(spikeloom.__file__).parent.glob("*.py"))]
+    key = content_hash([amaranth_version, json.dumps(config.hardware), *(path.read_bytes() for path in sources)])
+    path = cache_directory("rtl") / f"{key}.v"
+    with exclusive(path.with_suffix(".lock")):
+        if not path.exists():
+            from .gateware.accelerator import Accelerator
+            from .gateware.emit import emit_verilog
+
+            write_atomically(path, emit_verilog(Accelerator(config), name=TOP))
+    return path.read_text()
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
