@@ -147,7 +147,9 @@ class AcceleratorModel:
         self.last_write_cycles: NDArray[np.uint32] = np.zeros(memory_bytes // self.data_bytes, np.uint32)
         """For every beat of the memory the cycle of its last write, 0 if there was none."""
         self._handle = self._api.spk_create(
-            self.memory.ctypes.data_as(ctypes.c_void_p), memory_bytes, self.last_write_cycles.ctypes.data_as(ctypes.c_void_p)
+            self.memory.ctypes.data_as(ctypes.c_void_p),
+            memory_bytes,
+            self.last_write_cycles.ctypes.data_as(ctypes.c_void_p),
         )
         self.set_option("max_burst", max_burst)
         self.set_option("check_hazards", check_hazards)
@@ -265,7 +267,7 @@ class AcceleratorModel:
     def run_until_register(
         self, address: int, *, mask: int = 0xFFFFFFFF, value: int, max_cycles: int, interval: int = 64
     ) -> int:
-        """Read a register every ``interval`` cycles until ``register & mask == value``; returns the cycles that took."""
+        """Read a register every ``interval`` cycles until ``register & mask == value``; returns the cycles it took."""
         start = self.cycle
         while (left := max_cycles - (self.cycle - start)) > 0:
             arguments = (address, mask, value, interval, min(left, _SLICE))
@@ -322,7 +324,9 @@ class AcceleratorModel:
 
     def _check_register(self, what: str, address: int, status: int, max_cycles: int) -> None:
         if status < 0:
-            raise SimulationTimeout(f"{what} register {address:#x} not answered in {max_cycles} cycles; {self._state()}")
+            raise SimulationTimeout(
+                f"{what} register {address:#x} not answered in {max_cycles} cycles; {self._state()}"
+            )
         if status:
             raise RegisterError(f"{what} register {address:#x}: {'DECERR' if status == 3 else 'SLVERR'}")
 

@@ -168,7 +168,9 @@ def _check(results: Path, status: int | None, log: str, bench: str, timeout: flo
     if not results.exists():
         raise BenchError(f"{bench}: the simulator stopped with status {status}, without results\n{log[-_LOG_TAIL:]}")
     cases = list(ElementTree.parse(results).iter("testcase"))
-    failed = [case.get("name", "?") for case in cases if any(case.find(end) is not None for end in ("failure", "error"))]
+    failed = [
+        case.get("name", "?") for case in cases if any(case.find(end) is not None for end in ("failure", "error"))
+    ]
     if failed:
         raise BenchError(f"{bench}: failed: {', '.join(failed)}\n{log[-_LOG_TAIL:]}")
     if not cases or status:

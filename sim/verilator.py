@@ -33,6 +33,8 @@ LINT_WAIVERS: Mapping[str, str] = {
     "UNUSEDSIGNAL": "Amaranth declares every signal of the source, also those that nothing reads",
     "WIDTHEXPAND": "Amaranth writes constants as narrow as they go; its own width rules were checked before",
     "WIDTHTRUNC": "Amaranth assigns modulo 2**n by definition",
+    "CASEINCOMPLETE": "Amaranth gives a target its default before the `case`; a latch would still be reported (LATCH)",
+    "SYMRSVDWORD": "`interrupt` is the usual name of that port; Verilator calls it otherwise in its C++ only",
     "PROCASSINIT": "Amaranth gives an initial value also to registers that an `always` block assigns",
 }
 """Verilator warnings that Amaranth's output cannot avoid, each with the reason why it is harmless."""

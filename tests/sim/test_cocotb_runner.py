@@ -64,7 +64,7 @@ def test_a_difference_names_index_cycle_and_both_values():
 
 
 def test_a_missing_payload_ends_with_the_state_of_every_stream():
-    with pytest.raises(BenchError, match="no end after .* i sent 30 of 30, o received 30 of 31"):
+    with pytest.raises(BenchError, match=r"no end after .* i sent 30 of 30, o received 30 of 31"):
         run(parameters={"mode": "starve", "count": 30})
 
 
@@ -85,7 +85,7 @@ def test_a_module_without_tests_fails():
 
 def test_another_cocotb_is_refused(monkeypatch):
     monkeypatch.setattr(cocotb_runner, "_COCOTB", "1.0")
-    with pytest.raises(cocotb_runner.BuildError, match="this runner starts cocotb 1.0, not 2.1.0"):
+    with pytest.raises(cocotb_runner.BuildError, match=r"this runner starts cocotb 1\.0, not 2\.1\.0"):
         run()
 
 

@@ -25,7 +25,7 @@ KIB = 1024
 
 def axi_ports(prefix, data):
     """Members of an AXI4 master port."""
-    address = {"id": Out(4), "addr": Out(40), "len": Out(8), "size": Out(3), "burst": Out(2, init=1)}
+    address = {"id": Out(4), "addr": Out(40), "len": Out(8), "size": Out(3), "burst": Out(2)}
     ports = {f"{c}{name}": member for c in ("aw", "ar") for name, member in address.items()}
     ports |= {"awvalid": Out(1), "awready": In(1), "arvalid": Out(1), "arready": In(1)}
     ports |= {"wdata": Out(data), "wstrb": Out(data // 8), "wlast": Out(1), "wvalid": Out(1), "wready": In(1)}
@@ -107,8 +107,8 @@ class Copier(wiring.Component):
         m.d.sync += early.eq(0)
         burst = self.burst_length(m, left, at, to, size)
         m.d.comb += [
-            r["araddr"].eq(at), r["arlen"].eq(count - 1), r["arsize"].eq(size), r["arid"].eq(3),
-            w["awaddr"].eq(to), w["awlen"].eq(count - 1), w["awsize"].eq(size), w["awid"].eq(5),
+            r["araddr"].eq(at), r["arlen"].eq(count - 1), r["arsize"].eq(size), r["arid"].eq(3), r["arburst"].eq(1),
+            w["awaddr"].eq(to), w["awlen"].eq(count - 1), w["awsize"].eq(size), w["awid"].eq(5), w["awburst"].eq(1),
             buffer.w_data.eq(r["rdata"]), buffer.w_en.eq(r["rvalid"] & r["rready"]),
             w["wdata"].eq(buffer.r_data), w["wstrb"].eq(2 ** (self.data // 8) - 1),
             w["wlast"].eq((sent == count - 1) & ~self.has("wlast")),
@@ -173,6 +173,33 @@ class Copier(wiring.Component):
                 m.d.comb += smaller.eq(limit)
             burst = smaller
         return burst
+
+
+class Prober(wiring.Component):
+    """Issues eight single-beat reads with IDs 0 to 7 at once; ``order`` collects the IDs as answered, first lowest."""
+
+    def __init__(self):
+        members = {"interrupt": Out(1)} | lite_ports("s_axi_ctrl") | axi_ports("m_axi_gmem0", 32)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        awake, sent, got, order = Signal(), Signal(4), Signal(4), Signal(32)
+        m.d.comb += [
+            self.m_axi_gmem0_arvalid.eq(awake & (sent < 8)), self.m_axi_gmem0_arid.eq(sent),
+            self.m_axi_gmem0_arsize.eq(2), self.m_axi_gmem0_araddr.eq(sent << 4),
+            self.m_axi_gmem0_rready.eq(1), self.m_axi_gmem0_arburst.eq(1), self.interrupt.eq(got == 8),
+            self.s_axi_ctrl_arready.eq(~self.s_axi_ctrl_rvalid), self.s_axi_ctrl_rdata.eq(order),
+        ]  # fmt: skip
+        m.d.sync += awake.eq(1)
+        m.d.sync += sent.eq(sent + (self.m_axi_gmem0_arvalid & self.m_axi_gmem0_arready))
+        with m.If(self.m_axi_gmem0_rvalid):
+            m.d.sync += [got.eq(got + 1), order.eq(order | (self.m_axi_gmem0_rid << (got[:3] << 2)))]
+        with m.If(self.s_axi_ctrl_rready):
+            m.d.sync += self.s_axi_ctrl_rvalid.eq(0)
+        with m.If(self.s_axi_ctrl_arvalid & self.s_axi_ctrl_arready):
+            m.d.sync += self.s_axi_ctrl_rvalid.eq(1)
+        return m
 
 
 _LITE = [name.removeprefix("x_") for name in lite_ports("x")]
@@ -270,7 +297,9 @@ def test_a_stalled_port_ends_in_a_time_out_and_can_be_released():
         expected = begin(simulation)
         simulation.stall_port(0, from_cycle=simulation.cycle + 200)
         started = time.monotonic()
-        with pytest.raises(SimulationTimeout, match=r"interrupt not 1 after 30000 cycles; cycle \d+, 1 bursts in flight"):
+        with pytest.raises(
+            SimulationTimeout, match=r"interrupt not 1 after 30000 cycles; cycle \d+, 1 bursts in flight"
+        ):
             simulation.run_until_interrupt(30_000)
         with pytest.raises(SimulationTimeout, match="register 0x10 & 0x2 not 0x2 after 1000 cycles"):
             simulation.run_until_register(STATUS, mask=DONE, value=DONE, max_cycles=1000)
@@ -291,12 +320,29 @@ def test_a_stalled_port_ends_in_a_time_out_and_can_be_released():
 )
 def test_broken_rules_are_reported(flaw, message):
     with pytest.raises(ProtocolViolation, match=message):
-        with model(MemoryModel(stall_probability=0.3)) as simulation:
-            simulation.write_register(FLAW, FLAWS.index(flaw))
-            simulation.reset()
-            begin(simulation)
-            with contextlib.suppress(SimulationTimeout):
-                simulation.run_until_interrupt(20_000)
+        run_with_flaw(flaw)
+
+
+def run_with_flaw(flaw):
+    with model(MemoryModel(stall_probability=0.3)) as simulation:
+        simulation.write_register(FLAW, FLAWS.index(flaw))
+        simulation.reset()
+        begin(simulation)
+        with contextlib.suppress(SimulationTimeout):
+            simulation.run_until_interrupt(20_000)
+
+
+def test_bursts_overtake_each_other_only_when_asked_to():
+    orders = []
+    for out_of_order in (False, True):
+        memory = MemoryModel(latency=10, jitter=40, out_of_order=out_of_order)
+        with AcceleratorModel(Prober(), name="prober", memory_bytes=4096, memory=memory) as simulation:
+            simulation.run_until_interrupt(1000)
+            order = simulation.read_register(0)
+            orders.append([order >> 4 * index & 15 for index in range(8)])
+    assert orders[0] == list(range(8))
+    assert orders[1] != orders[0]
+    assert sorted(orders[1]) == orders[0]
 
 
 def test_reading_what_is_still_being_written_is_reported():
@@ -331,7 +377,7 @@ def test_the_cycle_of_every_write_is_known():
         begin(simulation, target=0x8000, beats=32)
         start = simulation.cycle
         simulation.run_until_interrupt(20_000)
-        cycles = [simulation.last_write_cycle(0x8000 + 16 * beat) for beat in range(32)]
+        cycles = [simulation.last_write_cycle(0x8000 + 16 * beat) or 0 for beat in range(32)]
         assert cycles == sorted(set(cycles))
         assert start < cycles[0] < cycles[-1] <= simulation.cycle
         assert simulation.last_write_cycle(0x8000 + 32 * 16) is None
@@ -404,9 +450,9 @@ def test_arguments_are_checked():
         with pytest.raises(ValueError, match="exactly one of `beat` and `cycle`"):
             simulation.inject_error(0, "read", "SLVERR")
         with pytest.raises(ValueError, match="`direction` must be"):
-            simulation.inject_error(0, "up", "SLVERR", beat=1)
+            simulation.inject_error(0, "up", "SLVERR", beat=1)  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match="`response` must be"):
-            simulation.inject_error(0, "read", "OKAY", beat=1)
+            simulation.inject_error(0, "read", "OKAY", beat=1)  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match="must be an option of the harness, not 'colour'"):
             simulation.set_option("colour", 1)
     with pytest.raises(ValueError, match="`memory_bytes` must be a positive multiple of 4096"):
