@@ -11,6 +11,7 @@ PIP_TORCH ?=  # more options for installing torch, e.g. --index-url https://down
 
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 STAMP := $(VENV)/.spikeloom-setup
 
 # Names in the emitted Verilog must not depend on the order of a set.
@@ -30,9 +31,10 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_TORCH) torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0
+	@echo "installing about 1.7 GB into $(VENV): a minute or two"
+	$(PIP) -c constraints.txt $(PIP_TORCH) torch
+	$(PIP) -c constraints.txt -e '.[all]'
+	$(PIP) --no-deps spikingjelly==2.0.0
 	@touch $@
 
 demo: $(STAMP)

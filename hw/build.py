@@ -124,5 +124,7 @@ def _report(
         "network_hash": network.hash, "config_hash": f"{config.hash:08x}", "preset": preset, "config": asdict(config),
         "peak_ops_per_cycle": config.peak_ops_per_cycle, "additions_per_clip": additions_by_engine(network),
         "verilog": {"sha256": hashlib.sha256(verilog.encode()).hexdigest(), "bytes": len(verilog)},
-        "program": program.summary(),
+        "program": {
+            "bytes": len(program.image), "workspace_bytes": program.workspace_bytes,
+            "input_bytes": program.input_bytes, "output_bytes": program.output_bytes},
     }

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spikeloom.config import MachineConfig
 from spikeloom.hw.build import TOP, BuildDirectoryError, load_config, write_report
-from spikeloom.hw.program.compiler import Program
+from spikeloom.hw.program.program import Program
 from spikeloom.network import Network
 from spikeloom.operations import additions_by_engine
 from spikeloom.quantize.reference import Reference
@@ -103,11 +103,11 @@ class Rig:
         """Network, program and configuration belong together."""
         for what, found, wanted in (
             ("network", self.program.network_hash, self.network.hash),
-            ("configuration", self.program.config_hash, self.config.hash),
+            ("configuration", f"{self.program.config_hash:08x}", f"{self.config.hash:08x}"),
         ):
             if found != wanted:
                 raise BuildDirectoryError(
-                    f"{self.directory / 'program'}: made for another {what} ({found}, here {wanted}); build again")
+                    f"{self.directory / 'program'}: made for another {what} ({found:.12}, here {wanted:.12}); build again")
 
     def run(self, clip: NDArray[Any]) -> ClipRun:
         """Run one clip and compare.
