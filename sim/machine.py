@@ -28,7 +28,7 @@ from spikeloom.registers import ENGINE_NAMES, REGION_NAMES, ErrorCode, register
 
 from .accelerator_model import AcceleratorModel, MemoryModel, SimulationTimeout
 
-__all__ = ["Machine", "MachineError", "Result", "SimulationError", "SimulationTimeout"]
+__all__ = ["Machine", "MachineError", "Result", "SimulationError", "SimulationTimeout", "element_offset", "region_bases"]
 
 PAGE = 4096
 FIRST_PAGE = 0x10000
@@ -101,18 +101,13 @@ class Machine:
         if program.config_hash != config.hash:
             raise SimulationError(
                 f"program is for configuration {program.config_hash:08x}, the machine is {config.hash:08x}")
-        sizes = (len(program.image), program.workspace_bytes, program.input_bytes, program.output_bytes)
-        self.bases: dict[str, int] = {}
-        address = FIRST_PAGE
-        for name, size in zip(REGION_NAMES, sizes, strict=True):
-            self.bases[name] = address
-            address += -(-max(size, 1) // PAGE) * PAGE
+        self.bases, end = region_bases(program)
         if verilog is None:
             if progress is not None:
                 progress("emit Verilog")
             verilog = emit_verilog(Accelerator(config), name="spikeloom")
         self.model = AcceleratorModel(
-            verilog, name="spikeloom", memory_bytes=address + PAGE, memory=memory, trace=wave is not None,
+            verilog, name="spikeloom", memory_bytes=end, memory=memory, trace=wave is not None,
             progress=progress)
         self._write(0, program.image, "program")
         if self.read("config_hash") != config.hash:
@@ -217,6 +212,16 @@ class Machine:
             beats = slice(base // self.config.beat_bytes, (base + place.size) // self.config.beat_bytes)
             cycle = int(self.model.last_write_cycles[beats].max()) or None
         return None if cycle is None else cycle - first
+
+
+def region_bases(program: Program) -> tuple[dict[str, int], int]:
+    """Base address of every region, page by page, and the end of the memory needed."""
+    sizes = (len(program.image), program.workspace_bytes, program.input_bytes, program.output_bytes)
+    bases, address = {}, FIRST_PAGE
+    for name, size in zip(REGION_NAMES, sizes, strict=True):
+        bases[name] = address
+        address += -(-max(size, 1) // PAGE) * PAGE
+    return bases, address + PAGE
 
 
 def element_offset(place: TensorPlace, index: tuple[int, ...], config: MachineConfig) -> int | None:
