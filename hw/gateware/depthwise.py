@@ -39,7 +39,7 @@ class DepthwiseChannel(wiring.Component):
     """
 
     window: Signal
-    table: Signal
+    half: Signal
     write_en: Signal
     write_entry: Signal
     write_table: Signal
@@ -50,7 +50,7 @@ class DepthwiseChannel(wiring.Component):
         self.config = config
         self.sum_bits = ENTRY_BITS + exact_log2(config.depthwise_groups)
         super().__init__({
-            "window": In(config.depthwise_groups * config.lanes * GROUP_INPUTS), "table": In(1),
+            "window": In(config.depthwise_groups * config.lanes * GROUP_INPUTS), "half": In(1),
             "write_en": In(config.depthwise_groups), "write_entry": In(GROUP_INPUTS), "write_table": In(1),
             "write_data": In(config.depthwise_groups * ENTRY_BITS),
             "sums": Out(config.lanes * self.sum_bits)})  # fmt: skip
@@ -71,7 +71,7 @@ class DepthwiseChannel(wiring.Component):
                 place = (row * config.lanes + t) * _HALVES + half
                 m.d.comb += [
                     lookup.index.eq(self.window.word_select(place, GROUP_INPUTS)),
-                    lookup.table.eq(self.table),
+                    lookup.half.eq(self.half),
                     lookup.write_en.eq(self.write_en[group]),
                     lookup.write_entry.eq(self.write_entry),
                     lookup.write_table.eq(self.write_table),
@@ -90,7 +90,7 @@ class DepthwiseUnit(wiring.Component):
         words: One word per kernel row, row r at bit `r * beat_bits`.
         valid: Pushes `words` into the windows; `sums` follow for every push. Windows are never cleared: whoever
             does not want the words of the row before uses `sums` only once it has pushed a kernel's width.
-        table: Half of the tables that this push looks up.
+        half: Half of the tables that this push looks up.
         write_en, write_batch, write_entry, write_table, write_data: As `TableLoader` drives them. Value
             `slot * Po + c` of `write_data` goes to group `write_batch * LG + slot` = 2 * row + half of channel c,
             in every lane; the other outputs and groups are left alone.
@@ -103,7 +103,7 @@ class DepthwiseUnit(wiring.Component):
 
     words: Signal
     valid: Signal
-    table: Signal
+    half: Signal
     write_en: Signal
     write_batch: Signal
     write_entry: Signal
@@ -117,7 +117,7 @@ class DepthwiseUnit(wiring.Component):
         self._channels = [DepthwiseChannel(config) for _ in range(config.word_channels)]
         self.sum_bits = self._channels[0].sum_bits
         super().__init__({
-            "words": In(config.depthwise_rows * config.beat_bits), "valid": In(1), "table": In(1),
+            "words": In(config.depthwise_rows * config.beat_bits), "valid": In(1), "half": In(1),
             "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
             "write_entry": In(GROUP_INPUTS), "write_table": In(1),
             "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
@@ -127,6 +127,11 @@ class DepthwiseUnit(wiring.Component):
     def latency(self) -> int:
         """Cycles from `valid` to `sums_valid`."""
         return 1 + self._channels[0].latency
+
+    @property
+    def table(self) -> Signal:
+        """The port `half`, by the name of what it chooses (`table` is a keyword of Verilog)."""
+        return self.half
 
     def model(self, tables: np.ndarray, words: Sequence[int], history: Sequence[int] = ()) -> np.ndarray:
         """int64[N, Wc, Pt]: the sums after each of N pushes.
@@ -152,7 +157,7 @@ class DepthwiseUnit(wiring.Component):
         config = self.config
         table, write_table = Signal(), Signal()
         entry, enables = Signal.like(self.write_entry), Signal(config.depthwise_groups)
-        m.d.sync += [table.eq(self.table), write_table.eq(self.write_table), entry.eq(self.write_entry)]
+        m.d.sync += [table.eq(self.half), write_table.eq(self.write_table), entry.eq(self.write_entry)]
         for group, enable in enumerate(enables):
             batch = group // config.load_groups
             m.d.sync += enable.eq(self.write_en & (self.write_batch == batch))
@@ -173,7 +178,7 @@ class DepthwiseUnit(wiring.Component):
                 for group in range(config.depthwise_groups)))
             m.d.comb += [
                 channel.window.eq(window),
-                channel.table.eq(table),
+                channel.half.eq(half),
                 channel.write_en.eq(enables),
                 channel.write_entry.eq(entry),
                 channel.write_table.eq(write_table),

@@ -35,7 +35,7 @@ class TableLane(wiring.Component):
     """
 
     word: Signal
-    table: Signal
+    half: Signal
     write_en: Signal
     write_batch: Signal
     write_entry: Signal
@@ -47,7 +47,7 @@ class TableLane(wiring.Component):
         self.config = config
         self.sum_bits = ENTRY_BITS + exact_log2(config.groups)
         super().__init__({
-            "word": In(config.inputs), "table": In(1),
+            "word": In(config.inputs), "half": In(1),
             "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
             "write_entry": In(GROUP_INPUTS), "write_table": In(1),
             "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
@@ -61,11 +61,11 @@ class TableLane(wiring.Component):
         m = Module()
         config = self.config
         width = config.outputs * ENTRY_BITS
-        word, table = Signal.like(self.word), Signal()
-        entry, half, data = Signal.like(self.write_entry), Signal(), Signal.like(self.write_data)
+        word, half, write_table = Signal.like(self.word), Signal(), Signal()
+        entry, data = Signal.like(self.write_entry), Signal.like(self.write_data)
         enables = Signal(config.groups // config.load_groups)
-        m.d.sync += [word.eq(self.word), table.eq(self.table)]
-        m.d.sync += [entry.eq(self.write_entry), half.eq(self.write_table), data.eq(self.write_data)]
+        m.d.sync += [word.eq(self.word), half.eq(self.half)]
+        m.d.sync += [entry.eq(self.write_entry), write_table.eq(self.write_table), data.eq(self.write_data)]
         for batch, enable in enumerate(enables):
             m.d.sync += enable.eq(self.write_en & (self.write_batch == batch))
 
@@ -75,10 +75,10 @@ class TableLane(wiring.Component):
             batch, slot = divmod(group, config.load_groups)
             m.d.comb += [
                 lookup.index.eq(word.word_select(group, GROUP_INPUTS)),
-                lookup.table.eq(table),
+                lookup.half.eq(half),
                 lookup.write_en.eq(enables[batch]),
                 lookup.write_entry.eq(entry),
-                lookup.write_table.eq(half),
+                lookup.write_table.eq(write_table),
                 lookup.write_data.eq(data.word_select(slot, width)),
             ]
             values.append(lookup.value)
@@ -96,8 +96,8 @@ class TableEngine(wiring.Component):
     Ports:
         words: NB words; word b at bit `b * beat_bits`. Input `b * Wc + c` in lane t is bit
             `c * Pt + t` of word b.
-        valid: A position is presented. `words` and `table` of other cycles do no harm.
-        table: Half of the tables that this position looks up.
+        valid: A position is presented. `words` and `half` of other cycles do no harm.
+        half: Half of the tables that this position looks up.
         write_en, write_batch, write_entry, write_table, write_data: As `TableLoader` drives them; value
             `slot * Po + o` of `write_data` goes to group `write_batch * LG + slot`, output o, in every lane.
         sums: Po x Pt signed values of `sum_bits` bits, value `o * Pt + t` at bit `(o * Pt + t) * sum_bits`.
@@ -109,7 +109,7 @@ class TableEngine(wiring.Component):
 
     words: Signal
     valid: Signal
-    table: Signal
+    half: Signal
     write_en: Signal
     write_batch: Signal
     write_entry: Signal
@@ -123,7 +123,7 @@ class TableEngine(wiring.Component):
         self._lanes = [TableLane(config) for _ in range(config.lanes)]
         self.sum_bits = self._lanes[0].sum_bits
         super().__init__({
-            "words": In(config.banks * config.beat_bits), "valid": In(1), "table": In(1),
+            "words": In(config.banks * config.beat_bits), "valid": In(1), "half": In(1),
             "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
             "write_entry": In(GROUP_INPUTS), "write_table": In(1),
             "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
@@ -133,6 +133,11 @@ class TableEngine(wiring.Component):
     def latency(self) -> int:
         """Cycles from `valid` to `sums_valid`."""
         return 1 + self._lanes[0].latency
+
+    @property
+    def table(self) -> Signal:
+        """The port `half`, by the name of what it chooses (`table` is a keyword of Verilog)."""
+        return self.half
 
     def model(self, tables: np.ndarray, words: Sequence[int]) -> np.ndarray:
         """int64[N, Po, Pt]: sums of N positions. `tables` is int64[groups, 16, Po], `words` as the port."""
@@ -148,7 +153,7 @@ class TableEngine(wiring.Component):
         config = self.config
         table, write_en, write_table = Signal(), Signal(), Signal()
         batch, entry, data = (Signal.like(s) for s in (self.write_batch, self.write_entry, self.write_data))
-        m.d.sync += [table.eq(self.table), write_en.eq(self.write_en), write_table.eq(self.write_table)]
+        m.d.sync += [table.eq(self.half), write_en.eq(self.write_en), write_table.eq(self.write_table)]
         m.d.sync += [batch.eq(self.write_batch), entry.eq(self.write_entry), data.eq(self.write_data)]
         for t, lane in enumerate(self._lanes):
             m.submodules[f"lane{t}"] = lane
@@ -156,7 +161,7 @@ class TableEngine(wiring.Component):
             m.d.sync += word.eq(self.words[t :: config.lanes])
             m.d.comb += [
                 lane.word.eq(word),
-                lane.table.eq(table),
+                lane.half.eq(half),
                 lane.write_en.eq(write_en),
                 lane.write_table.eq(write_table),
                 lane.write_batch.eq(batch),

@@ -46,7 +46,7 @@ class TableLoader(wiring.Component):
 
     Ports:
         start: Pulse while not `busy`; takes `row` (first row of the weight buffer), `batches` (1 or more), `negate`
-            (all entries negated), `bipolar` (a 0 selects -w instead of 0) and `table` (half written).
+            (all entries negated), `bipolar` (a 0 selects -w instead of 0) and `half` (of the tables, written).
         busy: From the cycle after `start` to the one of the last write.
         read_en, read_row, read_data: Weight buffer; the row is on `read_data` in the cycle after `read_en`. Byte
             `slot * Po + o` of row `row + 4 b + i` is the weight of input i of group `b * LG + slot` for output o.
@@ -62,7 +62,7 @@ class TableLoader(wiring.Component):
     batches: Signal
     negate: Signal
     bipolar: Signal
-    table: Signal
+    half: Signal
     busy: Signal
     read_en: Signal
     read_row: Signal
@@ -82,10 +82,15 @@ class TableLoader(wiring.Component):
         most = config.groups // config.load_groups
         super().__init__({
             "start": In(1), "row": In(16), "batches": In(range(most + 1)), "negate": In(1), "bipolar": In(1),
-            "table": In(1), "busy": Out(1),
+            "half": In(1), "busy": Out(1),
             "read_en": Out(1), "read_row": Out(16), "read_data": In(8 * config.weight_row_bytes),
             "write_en": Out(1), "write_batch": Out(range(most)), "write_entry": Out(GROUP_INPUTS),
             "write_table": Out(1), "write_data": Out(self.values * ENTRY_BITS)})  # fmt: skip
+
+    @property
+    def table(self) -> Signal:
+        """The port `half`, by the name of what it chooses (`table` is a keyword of Verilog)."""
+        return self.half
 
     def cycles(self, batches: int) -> int:
         """Cycles from `start` to the first cycle in which `busy` is low again."""
@@ -140,7 +145,7 @@ class TableLoader(wiring.Component):
                 left.eq(self.batches),
                 self._negate.eq(self.negate),
                 self._bipolar.eq(self.bipolar),
-                self.write_table.eq(self.table),
+                self.write_table.eq(self.half),
             ]
 
     def _fetch(self, m: Module) -> Signal:

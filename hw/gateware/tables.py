@@ -25,10 +25,10 @@ ENTRY_BITS = 10
 
 
 class LookupTable(wiring.Component):
-    """Two halves of 16 rows: `value` = the row `index` of half `table`, one cycle later.
+    """Two halves of 16 rows: `value` = the row `index` of half `half`, one cycle later.
 
     Ports:
-        index, table: Row and half read, every cycle.
+        index, half: Row and half read, every cycle.
         write_en, write_entry, write_table, write_data: A write; a read in any later cycle sees it.
         value: `width` bits, registered.
 
@@ -36,7 +36,7 @@ class LookupTable(wiring.Component):
     """
 
     index: Signal
-    table: Signal
+    half: Signal
     write_en: Signal
     write_entry: Signal
     write_table: Signal
@@ -50,7 +50,7 @@ class LookupTable(wiring.Component):
             raise ValueError(f"`width` must be positive, not `{width!r}`")
         self.width = width
         super().__init__({
-            "index": In(GROUP_INPUTS), "table": In(1),
+            "index": In(GROUP_INPUTS), "half": In(1),
             "write_en": In(1), "write_entry": In(GROUP_INPUTS), "write_table": In(1), "write_data": In(width),
             "value": Out(width)})  # fmt: skip
 
@@ -63,7 +63,7 @@ class LookupTable(wiring.Component):
             write.en.eq(self.write_en),
             write.addr.eq(Cat(self.write_entry, self.write_table)),
             write.data.eq(self.write_data),
-            read.addr.eq(Cat(self.index, self.table)),
+            read.addr.eq(Cat(self.index, self.half)),
         ]
         m.d.sync += self.value.eq(read.data)
         return m
