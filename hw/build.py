@@ -22,15 +22,13 @@ from spikeloom.network import Network
 from spikeloom.operations import additions_by_engine
 
 from .gateware.cache import cache_directory, content_hash, exclusive, write_atomically
+from .program.compiler import compile_network
+from .program.program import Program
 
-__all__ = ["BuildDirectoryError", "TOP", "build", "emit_machine", "load_config", "write_report"]
+__all__ = ["TOP", "build", "emit_machine", "write_report"]
 
 TOP = "spikeloom"
 """Name of the top module and of the Verilog file."""
-
-
-class BuildDirectoryError(ValueError):
-    """A directory is not the output of `build`: the message names it and says what is wrong."""
 
 
 def build(
@@ -52,8 +50,6 @@ def build(
         NetworkError: The network cannot be read or is malformed.
         ValueError: No such preset, or an operator cannot be mapped (the message names it and the reason).
     """
-    from .program.compiler import compile_network
-
     tell = progress or (lambda message: None)
     config = named_preset(preset) if isinstance(preset, str) else preset
     network = network if isinstance(network, Network) else Network.load(network)
@@ -100,31 +96,14 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(report, indent=1) + "\n")
 
 
-def load_config(directory: Path) -> MachineConfig:
-    """The configuration that `directory` was built for.
-
-    Raises:
-        BuildDirectoryError: There is none, or it cannot be read.
-    """
-    path = directory / "report" / "build.json"
-    try:
-        data = json.loads(path.read_text())
-        return MachineConfig(**data["config"])
-    except FileNotFoundError as error:
-        raise BuildDirectoryError(
-            f"{path}: no such file; write it with `spikeloom build NETWORK_DIR --out {directory}`") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise BuildDirectoryError(f"{path}: not a build report: {error!r}") from error
-
-
 def _report(
-    network: Network, config: MachineConfig, program: Any, verilog: str, preset: str | None
+    network: Network, config: MachineConfig, program: Program, verilog: str, preset: str | None
 ) -> dict[str, Any]:
     return {
         "network_hash": network.hash, "config_hash": f"{config.hash:08x}", "preset": preset, "config": asdict(config),
         "peak_ops_per_cycle": config.peak_ops_per_cycle, "additions_per_clip": additions_by_engine(network),
         "verilog": {"sha256": hashlib.sha256(verilog.encode()).hexdigest(), "bytes": len(verilog)},
         "program": {
-            "bytes": len(program.image), "workspace_bytes": program.workspace_bytes,
+            "bytes": len(program.image), "instructions": program.instruction_count, "workspace_bytes": program.workspace_bytes,
             "input_bytes": program.input_bytes, "output_bytes": program.output_bytes},
     }

@@ -15,20 +15,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from spikeloom.config import MachineConfig
-from spikeloom.hw.build import TOP, BuildDirectoryError, load_config, write_report
+from spikeloom.hw.build import TOP, write_report
 from spikeloom.hw.program.program import Program
 from spikeloom.network import Network
 from spikeloom.operations import additions_by_engine
+from spikeloom.quantize.random_networks import random_clip
 from spikeloom.quantize.reference import Reference
 
 from .compare import Comparison
 from .machine import Machine
 
-__all__ = ["ClipRun", "Rig", "Simulation", "input_clip", "simulate"]
+__all__ = ["BuildDirectoryError", "ClipRun", "Rig", "Simulation", "input_clip", "simulate"]
+
+
+class BuildDirectoryError(ValueError):
+    """A directory is not the output of one build: the message names it and says what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ class Rig:
 
     Raises:
         BuildDirectoryError: `directory` is none, or its parts are of different builds.
-        NetworkError: The network in it is malformed.
+        NetworkError, ProgramError: The network or the program in it is malformed.
     """
 
     def __init__(
@@ -83,10 +87,17 @@ class Rig:
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = Path(directory)
-        self.config: MachineConfig = load_config(self.directory)
-        self.network = Network.load(self.directory / "network")
+        if not (self.directory / "program").is_dir():
+            raise BuildDirectoryError(
+                f"{self.directory}: holds no program; write one with `spikeloom build NETWORK_DIR --out "
+                f"{self.directory}`")
         self.program = Program.load(self.directory / "program")
-        self._check()
+        self.config: MachineConfig = self.program.config
+        self.network = Network.load(self.directory / "network")
+        if self.program.network_hash != self.network.hash:
+            raise BuildDirectoryError(
+                f"{self.directory / 'program'}: made for another network ({self.program.network_hash:.12}, here "
+                f"{self.network.hash:.12}); build again")
         self.reference = Reference(self.network)
         self.comparison = Comparison(self.network, every_layer=every_layer)
         self._verilog = _read(self.directory / "rtl" / f"{TOP}.v")
@@ -98,16 +109,6 @@ class Rig:
     def machine(self) -> Machine:
         """The Verilated RTL, built when first needed (from the cache if it is there)."""
         return Machine(self.config, self.program, verilog=self._verilog, wave=self._wave, progress=self._progress)
-
-    def _check(self) -> None:
-        """Network, program and configuration belong together."""
-        for what, found, wanted in (
-            ("network", self.program.network_hash, self.network.hash),
-            ("configuration", f"{self.program.config_hash:08x}", f"{self.config.hash:08x}"),
-        ):
-            if found != wanted:
-                raise BuildDirectoryError(
-                    f"{self.directory / 'program'}: made for another {what} ({found:.12}, here {wanted:.12}); build again")
 
     def run(self, clip: NDArray[Any]) -> ClipRun:
         """Run one clip and compare.
@@ -196,17 +197,15 @@ def input_clip(network: Network, *, video: str | Path | None = None, random: int
     """
     if (video is None) == (random is None):
         raise ValueError("exactly one of `video` and `random` must be given")
-    tensor, frames = network.tensors[network.input], network.frames
     if video is not None:
         from spikeloom.quantize.video import read_clip
 
+        tensor = network.tensors[network.input]
         if tensor.kind != "pixels":
             raise ValueError(f"`video` must not be given: the network takes {tensor.kind}; use a random clip")
-        return read_clip(video, frames=frames, height=tensor.height, width=tensor.width)
-    rng = np.random.default_rng(random)
-    if tensor.kind == "pixels":
-        return rng.integers(0, 256, (frames, tensor.height, tensor.width, tensor.channels), dtype=np.uint8)
-    return rng.integers(0, 2, (frames, tensor.channels, tensor.height, tensor.width)).astype(bool)
+        return read_clip(video, frames=network.frames, height=tensor.height, width=tensor.width)
+    assert random is not None
+    return random_clip(network, random)
 
 
 def _read(path: Path) -> str:

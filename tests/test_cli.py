@@ -90,10 +90,9 @@ def test_build_needs_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_simulate_needs_a_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = fails("simulate", str(tmp_path), "--random", "1", capsys=capsys)
-    assert "build.json: no such file; write it with `spikeloom build" in line
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "build.json").write_text('{"config": {"lanes": 3}}')
-    assert "not a build report" in fails("simulate", str(tmp_path), "--random", "1", capsys=capsys)
+    assert f"{tmp_path}: holds no program; write one with `spikeloom build" in line
+    (tmp_path / "program").mkdir()
+    assert "program.json: cannot be read" in fails("simulate", str(tmp_path), "--random", "1", capsys=capsys)
 
 
 def test_demo_refuses_a_bad_video_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +115,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match="holds no program"):
         cli.main(["simulate", str(tmp_path), "--random", "1", "--debug"])
 
 
