@@ -1,0 +1,135 @@
+"""Leaky integrate-and-fire over the lanes of one channel: lane t is frame t, so the lanes form a chain in time.
+
+::
+
+    cycle      0     1     2     3     4     5     6
+    lane 0   X0 -> H0 -> V0
+    lane 1   X1 ------>  X1 -> H1 -> V1                    (X1 waits for V0 in a delay line, X2 for V1, ..)
+    lane 2   X2 ------------------>  X2 -> H2 -> V2 = membrane
+             S  <------------------------ S0, S1, S2 wait for the last one
+
+Every lane takes two cycles, one carry chain each: leak and integrate, then compare and reset.
+"""
+
+import numpy as np
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from numpy.typing import NDArray
+
+from spikeloom.arithmetic import GUARD_BITS, LEAKS, MEMBRANE_BITS, RESETS, lif_step
+
+from ..isa import Leak
+from .pipeline import delayed, register, saturated
+
+__all__ = ["THRESHOLD_BITS", "LifChain"]
+
+THRESHOLD_BITS = 32
+"""Width of a threshold in the parameters, unsigned, without guard bits. From 2**27 up it is out of reach."""
+
+_REACH = MEMBRANE_BITS - GUARD_BITS - 1  # bits of a threshold that a potential can reach
+
+
+class LifChain(wiring.Component):
+    """One channel of neurons, `lanes` time steps.
+
+    Equation, for lane t = 0, 1, .. (`arithmetic.lif_step`, `threshold << GUARD_BITS`)::
+
+        H     = saturate(leak(V, X[t]), 32)
+        fire  = H > th if strict else H >= th
+        V     = (H - th if soft else 0) if fire else H
+
+    `never`: no lane fires. A lane t outside of `mask` keeps V and puts out no spike.
+
+    Throughput: one pixel per cycle, no handshake. Latency: 2 cycles per lane. Overflow: H saturates.
+
+    Args:
+        lanes: Time steps side by side, 1 or more.
+
+    Ports (cycle relative to the values):
+        value (0): X, `lanes` signed 32-bit numbers, 0 in lanes outside of `mask`.
+        start (0): V before lane 0, signed 32 bit.
+        threshold (0): 32 bit unsigned, without guard bits.
+        leak, soft, strict, never, mask (static).
+        spikes (`latency`): bit t is lane t.
+        membrane (`latency`): V after the last lane, signed 32 bit.
+    """
+
+    value: Signal
+    start: Signal
+    threshold: Signal
+    leak: Signal
+    soft: Signal
+    strict: Signal
+    never: Signal
+    mask: Signal
+    spikes: Signal
+    membrane: Signal
+
+    LANE_CYCLES = 2
+
+    def __init__(self, lanes: int) -> None:
+        if lanes < 1:
+            raise ValueError(f"`lanes` must be at least 1, not `{lanes!r}`")
+        self.lanes = lanes
+        super().__init__({
+            "value": In(lanes * MEMBRANE_BITS), "start": In(signed(MEMBRANE_BITS)), "threshold": In(THRESHOLD_BITS),
+            "leak": In(2), "soft": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
+            "spikes": Out(lanes), "membrane": Out(signed(MEMBRANE_BITS))})
+
+    @property
+    def latency(self) -> int:
+        return self.LANE_CYCLES * self.lanes
+
+    @staticmethod
+    def model(
+        value: NDArray[np.int64], start: NDArray[np.int64], threshold: NDArray[np.int64], *, leak: int, soft: bool,
+        strict: bool, never: bool, valid: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(spikes[..., lanes], membrane[...]) of value[..., lanes], start[...], threshold[...]; `valid` lanes count."""
+        spikes, membrane = np.zeros_like(value), start
+        level = threshold << GUARD_BITS if not never else np.full_like(threshold, 1 << MEMBRANE_BITS)
+        for lane in range(valid):
+            spikes[..., lane], membrane = lif_step(
+                membrane, value[..., lane], level, leak=LEAKS[leak], reset=RESETS[int(soft)], strict=strict)
+        return spikes, membrane
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        beyond = self.threshold[_REACH:].any()
+        threshold = Cat(self.threshold[:_REACH], beyond)
+        membrane = self.start
+        for lane in range(self.lanes):
+            wait = self.LANE_CYCLES * lane
+            value = delayed(m, self.value.word_select(lane, MEMBRANE_BITS), wait, f"value{lane}").as_signed()
+            potential = self._integrate(m, lane, membrane, value)
+            threshold = delayed(m, threshold, 1, f"threshold{lane}a")
+            spike, membrane = self._fire(m, lane, potential, threshold)
+            threshold = delayed(m, threshold, 1, f"threshold{lane}b")
+            late = delayed(m, spike, self.latency - wait - self.LANE_CYCLES, f"spike{lane}")
+            m.d.comb += self.spikes[lane].eq(late)
+        m.d.comb += self.membrane.eq(membrane)
+        return m
+
+    def _integrate(self, m: Module, lane: int, membrane: Value, value: Value) -> Signal:
+        """H. Without a leak and with value 0, as in a lane that does not count, H is V."""
+        leak = Mux(self.mask[lane], self.leak, Leak.NONE)
+        leaked = Array([membrane, membrane, membrane >> 1, membrane >> 2])[leak]
+        total = Signal(signed(MEMBRANE_BITS + 1), name=f"total{lane}")
+        scaled = Signal(total.shape(), name=f"scaled{lane}")
+        m.d.comb += [total.eq(leaked + value), scaled.eq(Mux(leak == Leak.DECAYED, total >> 1, total))]
+        return register(m, saturated(scaled, MEMBRANE_BITS), f"potential{lane}")
+
+    def _fire(self, m: Module, lane: int, potential: Signal, threshold: Value) -> tuple[Signal, Signal]:
+        """(spike, V). The threshold has no guard bits: H > th is (H >> GUARD_BITS) >= th, less one if H has none."""
+        guard, high = potential[:GUARD_BITS], potential[GUARD_BITS:].as_signed()
+        reach = threshold[:_REACH]
+        below = self.strict & ~guard.any()
+        # Twice the distance, less one if it must be above zero.
+        margin = Cat(~below, high).as_signed() - Cat(1, reach, 0).as_signed()
+        fire = Signal(name=f"fire{lane}")
+        m.d.comb += fire.eq((margin >= 0) & ~threshold[_REACH] & self.mask[lane] & ~self.never)
+        rest = Cat(guard, (high - reach)[:len(high)]).as_signed()
+        after = Mux(fire, Mux(self.soft, rest, 0), potential)
+        return (register(m, fire, f"fired{lane}"),
+                register(m, after, f"membrane{lane}", signed(MEMBRANE_BITS)))

@@ -1,0 +1,48 @@
+"""Building pieces of fixed-latency datapaths: registers without reset, delay lines, saturation.
+
+Datapath registers carry no reset: their contents count only behind a valid flag, and without a reset a delay line may
+become a shift-register LUT.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value
+
+__all__ = ["delayed", "delayed_flag", "register", "same", "saturated"]
+
+
+def register(m: Module, value: Value, name: str, shape: Shape | None = None) -> Signal:
+    """`value` one cycle later, in `shape` (default: its own)."""
+    held = Signal(value.shape() if shape is None else shape, name=name, reset_less=True)
+    m.d.sync += held.eq(value)
+    return held
+
+
+def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
+    """`value`, `cycles` later: one shift register `name`."""
+    if cycles == 0:
+        return value
+    shape, width = value.shape(), len(value)
+    line = Signal(cycles * width, name=name, reset_less=True)
+    m.d.sync += line.eq(Cat(value, line[:-width]))
+    late = line[-width:]
+    return late.as_signed() if shape.signed else late
+
+
+def delayed_flag(m: Module, value: Value, cycles: int, name: str) -> Value:
+    """Bit i is the one-bit `value`, i cycles later, for i in 0..`cycles`; resets to 0."""
+    line = Signal(cycles, name=name)
+    m.d.sync += line.eq(Cat(value, line))
+    return Cat(value, line)
+
+
+def saturated(value: Signal, bits: int) -> Value:
+    """Hardware of `arithmetic.saturate` for a signed signal: LUTs only, no comparison."""
+    if not value.shape().signed or bits >= len(value):
+        raise ValueError(f"`value` must be signed and wider than {bits} bits, not {value.shape()!r}")
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    limit = Mux(value[-1], Const(low, bits), Const(high, bits))
+    return Mux(same(value[bits - 1:]), value[:bits], limit).as_signed()
+
+
+def same(bits: Value) -> Value:
+    """All bits are equal: a signed number whose bits from some position up are the same fits up to there."""
+    return bits.all() | ~bits.any()
