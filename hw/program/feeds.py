@@ -1,0 +1,326 @@
+"""Feeds: how the input of a convolution gets into the spike banks and how chunks find it there.
+
+A feed loads *units*: the part of the input that some chunks need for a strip of output rows. Normally a unit holds
+everything (all words, all kernel rows, all bit-planes). Where the banks are too small for that, a unit holds fewer
+words, fewer kernel rows or a single bit-plane, see `Split`.
+
+Input words are spread over the banks: word w lies in the banks b with b % fold == w % fold, in slot w // fold. With
+fold < banks a word is in several banks, so one chunk takes several kernel taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from spikeloom.arithmetic import PLANE_BITS
+from spikeloom.config import MachineConfig
+from spikeloom.hw.isa import Opcode
+
+from .constants import BankRead
+from .emitter import Emitter, Transfer
+from .errors import MappingError
+from .layout import TensorPlace, ceil_div, lane_groups, pixel_pitch, power_of_two_above
+from .schedule import Access
+
+Tap = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a convolution."""
+
+    height: int
+    width: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+
+    @property
+    def out_height(self) -> int:
+        return (self.height + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def out_width(self) -> int:
+        return (self.width + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a unit holds: input for `rows` output rows, `words` input words (a multiple of fold, or all), `taps` kernel
+    rows, all bit-planes or (`apart`) one."""
+
+    rows: int
+    words: int
+    taps: int
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit: lane group, first output row, first input word, first kernel row, bit-plane (0 if all together)."""
+
+    lane_group: int
+    row: int
+    word: int
+    tap: int
+    plane: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Output pixels of one accumulator bank: whole rows, or part of one row."""
+
+    row: int
+    rows: int
+    col: int
+    cols: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.cols
+
+
+class Feed(Protocol):
+    """See the module docstring. `planes`: bit-planes of the input, 1 for spikes. `signed`: plane 7 subtracts."""
+
+    planes: int
+    signed: bool
+    words: int
+    fold: int
+    geometry: Geometry
+
+    def taps(self, row: int, rows: int) -> list[Tap]:
+        """Kernel taps of kernel rows [row, row + rows)."""
+        ...
+
+    def splits(self) -> Iterator[Split]:
+        """Splits for one output row, the best first."""
+        ...
+
+    def size(self, split: Split) -> int:
+        """Words per bank that a unit takes."""
+        ...
+
+    def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
+        """Emit the loads of a unit to bank address `base`."""
+        ...
+
+    def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
+        """Fields of COMPUTE that say where the pixels of a tile are."""
+        ...
+
+    def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:
+        """Where a chunk finds a tap of the words in `slot` (counted from the unit's first)."""
+        ...
+
+
+class SpikeFeed:
+    """Feed from spikes or planes in DDR."""
+
+    def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig) -> None:
+        self.place, self.geometry, self.config = place, geometry, config
+        self.planes = PLANE_BITS if place.kind == "planes" else 1
+        self.signed = place.kind == "planes"
+        self.words = self._tensor_words = place.channel_map(config).words
+        self.fold = min(config.banks, power_of_two_above(self.words))
+
+    def taps(self, row: int, rows: int) -> list[Tap]:
+        return [(y, x) for y in range(row, row + rows) for x in range(self.geometry.kernel)]
+
+    def splits(self) -> Iterator[Split]:
+        kernel, apart = self.geometry.kernel, self.planes > 1
+        yield Split(1, self.words, kernel)
+        if apart:
+            yield Split(1, self.words, kernel, apart)
+        for slots in range(ceil_div(self.words, self.fold) - 1, 0, -1):
+            yield Split(1, slots * self.fold, kernel, apart)
+        for taps in range(kernel - 1, 0, -1):
+            yield Split(1, min(self.words, self.fold), taps, apart)
+
+    def size(self, split: Split) -> int:
+        return ceil_div(split.words, self.fold) * self._slot_size(split)
+
+    def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
+        last = min(self.words, unit.word + split.words)
+        for word in range(unit.word, min(last, unit.word + self.fold)):
+            banks = [b for b in range(self.config.banks) if b % self.fold == word % self.fold]
+            transfer = self.transfer(split, unit, word, ceil_div(last - word, self.fold), self.fold)
+            emitter.load(transfer, base, banks)
+
+    def transfer(self, split: Split, unit: Unit, word: int, words: int, word_step: int) -> Transfer:
+        """The unit's rows of `words` words, `word_step` apart, beginning with `word`."""
+        g, beat = self.geometry, self.config.beat_bytes
+        plane = g.height * g.width * self.planes * beat
+        start = (unit.lane_group * self._tensor_words + word) * plane
+        start += self._first_row(split, unit) * g.width * self.planes * beat
+        pixels = self.input_rows(split) * g.width
+        if split.apart:
+            return Transfer(self.place, self.place.offset + start + unit.plane * beat, 1, pixels,
+                            self.planes * beat, words, word_step * plane)
+        return Transfer(self.place, self.place.offset + start, pixels * self.planes, words, word_step * plane)
+
+    def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
+        g, step = self.geometry, self._pixel_step(split)
+        y, x = tile.row * g.stride + self._shift(unit), tile.col * g.stride
+        return {
+            "address": base + ((y - self._first_row(split, unit)) * g.width + x) * step,
+            "col_step": g.stride * step, "row_step": g.stride * g.width * step, "y": y, "x": x,
+            "y_step": g.stride, "x_step": g.stride, "height": g.height, "width": g.width,
+            "rows": tile.rows, "cols": tile.cols}
+
+    def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:
+        g, step = self.geometry, self._pixel_step(split)
+        dy, dx = tap[0] - g.padding - self._shift(unit), tap[1] - g.padding
+        within = plane if step > 1 else 0
+        return BankRead(slot * self._slot_size(split) + (dy * g.width + dx) * step + within, dy, dx)
+
+    def input_rows(self, split: Split) -> int:
+        """Rows of a unit; the same for all units of an operator, so that they share their chunk headers."""
+        return min(self.geometry.height, (split.rows - 1) * self.geometry.stride + split.taps)
+
+    def _pixel_step(self, split: Split) -> int:
+        return 1 if split.apart else self.planes
+
+    def _slot_size(self, split: Split) -> int:
+        return self.input_rows(split) * self.geometry.width * self._pixel_step(split)
+
+    def _shift(self, unit: Unit) -> int:
+        """Rows that the position is below `row * stride`, so that it never lies above the unit."""
+        return max(0, unit.tap - self.geometry.padding)
+
+    def _first_row(self, split: Split, unit: Unit) -> int:
+        g = self.geometry
+        first = unit.row * g.stride - g.padding + unit.tap
+        return max(0, min(first, g.height - self.input_rows(split)))
+
+
+class DepthwiseFeed(SpikeFeed):
+    """Feed of the depthwise unit: a unit holds one word, in all the banks that the unit reads."""
+
+    def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig) -> None:
+        super().__init__(place, geometry, config)
+        self.words = self.fold = 1
+
+    def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
+        emitter.load(self.transfer(split, unit, unit.word, 1, 1), base, range(self.config.depthwise_rows))
+
+    def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
+        extra = self.geometry.kernel - 1
+        fields = super().walk(split, unit, tile, base)
+        return fields | {"cols": tile.cols + extra, "skip": extra}
+
+
+class PixelFeed:
+    """Feed from input pixels: the packer makes words of the 3 * kernel bytes under a kernel row, as 8 bit-planes.
+
+    What is left of the kernel is kernel x 1 on packed rows; rows outside the picture are packed too.
+    """
+
+    def __init__(
+        self, place: TensorPlace, geometry: Geometry, pad_codes: tuple[int, int, int], config: MachineConfig
+    ) -> None:
+        self.place, self.geometry, self.pad_codes, self.config = place, geometry, pad_codes, config
+        self.planes, self.signed = PLANE_BITS, False
+        self.words = ceil_div(3 * geometry.kernel, config.word_channels)
+        self.fold = min(config.banks, power_of_two_above(self.words))
+        if pixel_pitch(geometry.width, config) > config.line_bytes:
+            raise MappingError(f"a row of {3 * geometry.width} bytes is wider than the line buffer "
+                               f"({config.line_bytes} bytes)")
+
+    def taps(self, row: int, rows: int) -> list[Tap]:
+        return [(y, 0) for y in range(row, row + rows)]
+
+    def splits(self) -> Iterator[Split]:
+        for taps in range(self.geometry.kernel, 0, -1):
+            yield Split(1, self.words, taps)
+
+    def size(self, split: Split) -> int:
+        return self.planes * self._plane_size(split)
+
+    def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
+        g, config, place = self.geometry, self.config, self.place
+        pitch = pixel_pitch(g.width, config)
+        frame, frame_stride = unit.lane_group * config.lanes, g.height * pitch
+        frames = min(config.lanes, place.frames - frame)
+        rows = self._rows(split, min(split.rows, g.out_height - unit.row))
+        start = place.offset + frame * frame_stride
+        accesses = [Access(f"bank {b}", base, base + self.size(split), write=True) for b in range(config.banks)]
+        accesses.append(Access(f"ddr {place.name}", start, start + frames * frame_stride))
+        emitter.emit(
+            Opcode.LOAD_PIXELS, accesses, region=place.region, offset=start, pitch=pitch, frame_stride=frame_stride,
+            frames=frames, row=unit.row * g.stride - g.padding + unit.tap, rows=rows, height=g.height,
+            row_bytes=3 * g.width, start=-3 * g.padding, step=3 * g.stride, cols=g.out_width, words=self.words,
+            fold=self.fold, pad0=self.pad_codes[0], pad1=self.pad_codes[1], pad2=self.pad_codes[2], address=base,
+            plane_stride=self._plane_size(split), word_stride=self._slot_size(split))
+
+    def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
+        g = self.geometry
+        y = (tile.row - unit.row) * g.stride
+        return {"address": base + y * g.out_width + tile.col, "col_step": 1, "row_step": g.stride * g.out_width,
+                "y": y, "x": tile.col, "y_step": g.stride, "x_step": 1, "height": self._rows(split, split.rows),
+                "width": g.out_width, "rows": tile.rows, "cols": tile.cols}
+
+    def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:
+        dy = tap[0] - unit.tap
+        return BankRead(plane * self._plane_size(split) + slot * self._slot_size(split) + dy * self.geometry.out_width,
+                        dy)
+
+    def _rows(self, split: Split, rows: int) -> int:
+        return (rows - 1) * self.geometry.stride + split.taps
+
+    def _slot_size(self, split: Split) -> int:
+        return self._rows(split, split.rows) * self.geometry.out_width
+
+    def _plane_size(self, split: Split) -> int:
+        return ceil_div(self.words, self.fold) * self._slot_size(split)
+
+
+def choose_split(feed: Feed, frames: int, tile_rows: int, config: MachineConfig) -> Split:
+    """The split that loads least: everything in a unit if possible, then as many rows as fit.
+
+    Raises:
+        MappingError: Not even one kernel row of one output row fits half of the banks.
+    """
+    half = config.spike_depth // 2
+    split = next((s for s in feed.splits() if feed.size(s) <= half), None)
+    if split is None:
+        smallest = list(feed.splits())[-1]
+        raise MappingError(f"the input of a single output row takes {feed.size(smallest)} words of a spike bank, "
+                           f"half a bank has {half}")
+    live = ceil_div(feed.words, split.words) * ceil_div(feed.geometry.kernel, split.taps)
+    live *= lane_groups(frames, config) * (feed.planes if split.apart else 1)
+    most = feed.geometry.out_height
+    for budget in (config.spike_depth // (2 * live), config.spike_depth // (live + 1)):
+        rows = _rows_within(feed, split, budget, most)
+        if rows:
+            return _with_rows(split, rows if rows < tile_rows or rows == most else rows - rows % tile_rows)
+    return _with_rows(split, _rows_within(feed, split, half, min(most, tile_rows)))
+
+
+def _with_rows(split: Split, rows: int) -> Split:
+    return Split(rows, split.words, split.taps, split.apart)
+
+
+def _rows_within(feed: Feed, split: Split, budget: int, most: int) -> int:
+    """Most output rows whose unit fits `budget` words, 0 if none."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if feed.size(_with_rows(split, middle)) <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def tiles(geometry: Geometry, first_row: int, rows: int, config: MachineConfig) -> list[Tile]:
+    """Tiles of output rows [first_row, first_row + rows), cut at the picture's end."""
+    rows = min(rows, geometry.out_height - first_row)
+    width, depth = geometry.out_width, config.accumulator_depth
+    if width > depth:
+        return [Tile(first_row + r, 1, col, min(depth, width - col))
+                for r in range(rows) for col in range(0, width, depth)]
+    step = depth // width
+    return [Tile(first_row + r, min(step, rows - r), 0, width) for r in range(0, rows, step)]
