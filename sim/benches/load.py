@@ -1,0 +1,94 @@
+"""Load engine, LOAD: words from DDR to consecutive bank addresses."""
+
+import random
+
+import cocotb
+
+from spikeloom.hw.isa import Opcode
+
+from . import dma, support
+
+OP = Opcode.LOAD
+
+
+def instruction(rng: random.Random, config, least: int = 1, most: int = 400) -> dict[str, int]:
+    return {**dma.random_transfer(rng, config, least, most), "address": rng.getrandbits(20),
+            "bank_mask": rng.randrange(1, 1 << config.banks)}
+
+
+def expected(config, ddr: dma.Ddr, body) -> list[tuple[int, ...]]:
+    region = ddr.regions[body["region"]]
+    return [(body["bank_mask"], (body["address"] + k) % (1 << 20), dma.beat_at(config, region, offset))
+            for k, offset in enumerate(dma.beat_offsets(config, body))]
+
+
+async def begin(dut, stall: float = 0.3):
+    config, rng = dma.config(), random.Random(support.seed())
+    ddr = dma.Ddr.filled(rng)
+    await dma.start(dut)
+    return config, rng, ddr, dma.ReadRam(dut, ddr, stall), dma.bank_writes(dut)
+
+
+@cocotb.test()
+async def words_in_order(dut):
+    config, rng, ddr, _, writes = await begin(dut)
+    for least in (1, 1, 1, 1, 2, 2, 20, 20, 100, 100, 200, 300):
+        body = instruction(rng, config, least)
+        writes.seen.clear()
+        outcome = await dma.execute(dut, "load", OP, body)
+        support.compare(f"LOAD {body}", writes.seen, expected(config, ddr, body))
+        assert outcome.errors == 0
+
+
+@cocotb.test()
+async def full_speed(dut):
+    """Without pauses of the memory a beat per cycle, but for latency (the RAM's is the greater part)."""
+    config, _, _, _, writes = await begin(dut, stall=0)
+    body = {"region": 1, "offset": 0, "run": 320, "count1": 1, "count2": 1, "bank_mask": 1}
+    outcome = await dma.execute(dut, "load", OP, body)
+    assert len(writes.seen) == 320
+    assert outcome.cycles < 320 + 40, outcome.cycles  # cocotbext's RAM takes a cycle or so between bursts
+
+
+@cocotb.test()
+async def nothing_to_load(dut):
+    _, _, _, _, writes = await begin(dut)
+    for zero in ("run", "count1", "count2"):
+        body = {"run": 1, "count1": 1, "count2": 1, "bank_mask": 1} | {zero: 0}
+        outcome = await dma.execute(dut, "load", OP, body)
+        assert outcome.cycles < 6
+    assert not writes.seen
+
+
+@cocotb.test()
+async def error_response(dut):
+    """An error is reported, the instruction ends, the next one is unharmed."""
+    config, rng, ddr, _, writes = await begin(dut)
+    body = {"region": 2, "offset": 0, "run": 64, "count1": 1, "count2": 1, "address": 5, "bank_mask": 1}
+    ddr.broken = range(dma.BASES[2] + 20 * config.beat_bytes, dma.BASES[2] + 21 * config.beat_bytes)
+    outcome = await dma.execute(dut, "load", OP, body)
+    assert outcome.errors == 1
+    assert len(writes.seen) == 64
+    ddr.broken = range(0)
+    writes.seen.clear()
+    outcome = await dma.execute(dut, "load", OP, body)
+    assert outcome.errors == 0
+    support.compare("after an error", writes.seen, expected(config, ddr, body))
+
+
+@cocotb.test()
+async def abort_and_restart(dut):
+    """Abort at any time: the port comes to rest, after a reset of the core all works as from new."""
+    config, rng, ddr, _, writes = await begin(dut)
+    for _ in range(12):
+        task = cocotb.start_soon(dma.execute(dut, "load", OP, instruction(rng, config, 200, 2000)))
+        await support.ticks(dut, rng.randint(1, 150))
+        task.cancel()
+        dut.load_i__valid.value = 0
+        await dma.abort_and_reset(dut)
+        writes.seen.clear()
+        await support.ticks(dut, 60)
+        assert not writes.seen
+        body = instruction(rng, config, 1, 60)
+        await dma.execute(dut, "load", OP, body)
+        support.compare(f"after an abort, LOAD {body}", writes.seen, expected(config, ddr, body))
