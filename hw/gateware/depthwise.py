@@ -155,9 +155,9 @@ class DepthwiseUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        table, write_table = Signal(), Signal()
+        half, write_table = Signal(), Signal()
         entry, enables = Signal.like(self.write_entry), Signal(config.depthwise_groups)
-        m.d.sync += [table.eq(self.half), write_table.eq(self.write_table), entry.eq(self.write_entry)]
+        m.d.sync += [half.eq(self.half), write_table.eq(self.write_table), entry.eq(self.write_entry)]
         for group, enable in enumerate(enables):
             batch = group // config.load_groups
             m.d.sync += enable.eq(self.write_en & (self.write_batch == batch))

@@ -151,9 +151,9 @@ class TableEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        table, write_en, write_table = Signal(), Signal(), Signal()
+        half, write_en, write_table = Signal(), Signal(), Signal()
         batch, entry, data = (Signal.like(s) for s in (self.write_batch, self.write_entry, self.write_data))
-        m.d.sync += [table.eq(self.half), write_en.eq(self.write_en), write_table.eq(self.write_table)]
+        m.d.sync += [half.eq(self.half), write_en.eq(self.write_en), write_table.eq(self.write_table)]
         m.d.sync += [batch.eq(self.write_batch), entry.eq(self.write_entry), data.eq(self.write_data)]
         for t, lane in enumerate(self._lanes):
             m.submodules[f"lane{t}"] = lane
