@@ -92,7 +92,7 @@ class ComputeEngine(wiring.Component):
         self.next_header = Signal.like(self.header, name="next_header")
         self.next_common = data.View(COMMON_HEADER, self.next_header[:32])
         self.next_ready, self.take_next = Signal(name="next_ready"), Signal(name="take_next")
-        self.table = Signal(name="table")
+        self.half = Signal(name="half")
         self.accept = Signal(name="accept")
         self.chunks_left = Signal(16, name="chunks_left")
         self._prepare(m)
@@ -109,7 +109,7 @@ class ComputeEngine(wiring.Component):
         m.d.comb += [
             self.header_row.eq(row), self.weight_row.eq(loader.read_row), loader.read_data.eq(self.weight_data),
             loader.row.eq(self.next_common.operand), loader.negate.eq(self.next_common.negate),
-            loader.bipolar.eq(self.next_common.bipolar), loader.table.eq(~self.table),
+            loader.bipolar.eq(self.next_common.bipolar), loader.half.eq(~self.half),
             loader.batches.eq(Mux(body.core == Core.DEPTHWISE, *(
                 batches[core] // self.config.load_groups for core in (Core.DEPTHWISE, Core.ARRAY))))]
         with m.If(self.take_next):
@@ -156,7 +156,7 @@ class ComputeEngine(wiring.Component):
                 self.header.eq(self.next_header), self.chunks_left.eq(self.chunks_left - 1),
                 spacing.eq(self.accumulators.spacing)]
             with m.If(self.next_common.load & (body.core != Core.HAMMING)):
-                m.d.sync += self.table.eq(~self.table)
+                m.d.sync += self.half.eq(~self.half)
         with m.Elif(spacing != 0):
             m.d.sync += spacing.eq(spacing - 1)
         with m.FSM(name="stream") as fsm:
@@ -207,12 +207,12 @@ class ComputeEngine(wiring.Component):
             reader.y.eq(walker.y), reader.x.eq(walker.x), reader.address.eq(walker.address),
             self.spike_address.eq(reader.read_address), reader.read_data.eq(self.spike_data)]
         tag = data.StructLayout({
-            "valid": 1, "emit": 1, "first": 1, "core": 2, "table": 1, "accumulate": 2, "bank": 1, "address": 16,
+            "valid": 1, "emit": 1, "first": 1, "core": 2, "half": 1, "accumulate": 2, "bank": 1, "address": 16,
             "bipolar": 1})
         at_walker = Signal(tag, name="tag")
         m.d.comb += [
             at_walker.valid.eq(walker.valid), at_walker.emit.eq(walker.emit), at_walker.first.eq(walker.first),
-            at_walker.core.eq(body.core), at_walker.table.eq(self.table),
+            at_walker.core.eq(body.core), at_walker.half.eq(self.half),
             at_walker.accumulate.eq(self.common.accumulate), at_walker.bank.eq(body.acc_bank),
             at_walker.address.eq(body.acc_base + walker.pixel)]
         at_words = data.View(tag, delay(m, at_walker.as_value(), BankReader.latency, "tag"))
@@ -239,7 +239,7 @@ class ComputeEngine(wiring.Component):
             m.d.comb += [
                 unit.write_en.eq(loader.write_en & enable), unit.write_batch.eq(loader.write_batch),
                 unit.write_entry.eq(loader.write_entry), unit.write_table.eq(loader.write_table),
-                unit.write_data.eq(loader.write_data), unit.table.eq(tag.table)]
+                unit.write_data.eq(loader.write_data), unit.half.eq(tag.half)]
         m.d.comb += [
             self.engine.words.eq(words), self.engine.valid.eq(tag.valid & (tag.core == Core.ARRAY)),
             self.depthwise.words.eq(words[:config.beat_bits * config.depthwise_rows]),
