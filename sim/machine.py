@@ -98,9 +98,9 @@ class Machine:
         wave: str | Path | None = None, watchdog: int = 200_000, progress: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.program, self._wave = config, program, wave
-        if program.config_hash != config.hash:
+        if program.config.hash != config.hash:
             raise SimulationError(
-                f"program is for configuration {program.config_hash:08x}, the machine is {config.hash:08x}")
+                f"program is for configuration {program.config.hash:08x}, the machine is {config.hash:08x}")
         self.bases, end = region_bases(program)
         if verilog is None:
             if progress is not None:
