@@ -83,6 +83,10 @@ class Reference:
         values = self._forward(self._load(clip, batched=False), keep=True, accumulators=accumulators)
         return {name: self._unload(name, value)[0] for name, value in values.items()}
 
+    def values(self, clips: Tensor | NDArray[Any]) -> dict[str, Tensor]:
+        """Every tensor for clips stacked in front, in the layout of the module docstring. ValueError as in `run`."""
+        return self._forward(self._load(clips, batched=True), keep=True)
+
     def infer(self, clip: Tensor | NDArray[Any]) -> Tensor:
         """The output tensor for one clip (`int32[classes]` if it is logits). ValueError as in `run`."""
         return self._infer(self._load(clip, batched=False))[0]
@@ -136,13 +140,13 @@ class Reference:
             y = F.conv2d(x, weight, padding=p, groups=weight.shape[0])
         else:
             if p and self.network.tensors[operator.input].kind == "pixels":
-                x, p = _pad_colour(x, p, operator.pad_codes), 0
+                x, p = pad_colour(x, p, torch.tensor(operator.pad_codes)), 0
             y = F.conv2d(x, weight, stride=operator.stride, padding=p)
         return _integers(operator.name, y).unflatten(0, steps)
 
     def _keyvalue(self, operator: KeyValue, key: Tensor, value: Tensor) -> Tensor:
         dtype = exact_type(operator.name, self.bounds[operator.name])
-        k, v = (_tokens(x, operator.heads).to(dtype) for x in (key, value))
+        k, v = (split_heads(x, operator.heads).to(dtype) for x in (key, value))
         both = _integers(operator.name, k.transpose(-2, -1) @ v)
         if not operator.bipolar:
             return both.to(torch.int32)
@@ -150,7 +154,7 @@ class Reference:
 
     def _attend(self, operator: Attend, query: Tensor, keyvalue: Tensor) -> Tensor:
         dtype = exact_type(operator.name, self.bounds[operator.name])
-        q = _tokens(query, keyvalue.shape[1]).to(dtype)
+        q = split_heads(query, keyvalue.shape[1]).to(dtype)
         y = _integers(operator.name, (2 * q - 1 if operator.bipolar else q) @ keyvalue.to(dtype))
         t, b, c, h, w = query.shape
         return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0)
@@ -267,16 +271,16 @@ def _integers(name: str, y: Tensor) -> Tensor:
     return result
 
 
-def _pad_colour(x: Tensor, padding: int, codes: tuple[int, int, int]) -> Tensor:
+def pad_colour(x: Tensor, padding: int, codes: Tensor) -> Tensor:
     """`x` [N, 3, H, W] with a border of `padding` pixels of colour `codes`."""
     n, c, h, w = x.shape
-    colour = torch.tensor(codes, dtype=x.dtype, device=x.device).view(1, c, 1, 1)
+    colour = codes.to(x).view(1, c, 1, 1)
     padded = colour.expand(n, c, h + 2 * padding, w + 2 * padding).clone()
     padded[:, :, padding:padding + h, padding:padding + w] = x
     return padded
 
 
-def _tokens(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
     """[T, B, C, H, W] -> [B, heads, T*H*W, C // heads]."""
     t, b, c, h, w = x.shape
     return x.movedim(0, 2).reshape(b, heads, c // heads, t * h * w).transpose(-2, -1)

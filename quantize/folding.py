@@ -1,0 +1,268 @@
+"""SpikeVideoFormer -> a folded float network: the graph of the integer network with real numbers in it.
+
+Batch norm disappears into weights and biases, pixels enter as codes 0..255 (mean and deviation folded into the stem),
+and RepConv becomes one dense 3x3 convolution. Everything is float64, so the folded network is the same function as
+the model in evaluation mode; `tests/quantize/test_quantizer.py` holds it against the model.
+
+Batch norm of y:  g y + (beta - g mean),  g = gamma / sqrt(var + eps).
+
+RepConv, with A, b1 = 1x1 and its batch norm, K = depthwise 3x3, (W, b) = 1x1 with both batch norms behind it:
+
+    fused     F[o, i, y, x] = sum_m W[o, m] K[m, y, x] A[m, i],   bias  b + W (b1 * sum K)
+    unfused   conv A -> planes, depthwise K -> planes, conv W with bias  b + W (b1 * sum K)
+
+The border around the depthwise convolution holds the batch norm of zero, which is b1: so b1 adds b1 * sum K in every
+pixel, border or not, and zero padding of what is left is exact in both forms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from .layers import DOT_SCALE, MSMLP, DownSampling, MSAttention, MSBlock, MSConvBlock, RepConv, SepConv
+from .models import SpikeVideoFormer
+from .neurons import NeuronConfig
+
+PIXELS = "pixels"
+"""Name of the input tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatStage:
+    """One operator with its neuron stage, in real numbers.
+
+    `value = scale * accumulator + bias` where the accumulator is a convolution of `inputs[0]` with `weight`, or the
+    product of query `inputs[0]` and K^T V `inputs[1]`; a `keyvalue` makes K^T V of `inputs` = (key, value).
+
+    Attributes:
+        name: Module path, which is the name of the integer operator too.
+        kind: conv, depthwise, keyvalue or attend.
+        inputs: Tensor names.
+        weight: float64[Co, Ci, k, k]; of pixels, per code.
+        bias: float64[C].
+        scale: float64[C], attend only.
+        pad: float64[3] codes around pixels.
+        heads, bipolar: Of keyvalue and attend.
+        mode: direct, residual, planes or logits.
+        neuron: What fires on the value, None if nothing does.
+        shortcut: Residual tensor that is added.
+        pool: The neuron sees the spatial mean.
+        keep: The residual value is an output as well.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    scale: Tensor | None = None
+    pad: Tensor | None = None
+    stride: int = 1
+    padding: int = 0
+    heads: int = 1
+    bipolar: bool = False
+    mode: str = "direct"
+    neuron: NeuronConfig | None = None
+    shortcut: str | None = None
+    pool: bool = False
+    keep: bool = False
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Kind -> name of every tensor made."""
+        if self.kind == "keyvalue":
+            return {"keyvalue": f"{self.name}.keyvalue"}
+        made = {"spikes": self.neuron is not None, "residual": self.keep, "planes": self.mode == "planes",
+                "logits": self.mode == "logits"}
+        return {kind: f"{self.name}.{kind}" for kind, yes in made.items() if yes}
+
+    @property
+    def channels(self) -> int:
+        """Channels of the accumulator."""
+        assert self.bias is not None
+        return len(self.bias)
+
+
+def fold(model: SpikeVideoFormer, *, fuse_repconv: bool = True) -> list[FloatStage]:
+    """The stages of `model` in evaluation mode, in execution order; the input tensor is `PIXELS`."""
+    return _Folder(model, fuse_repconv).run()
+
+
+def batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """(g, shift) float64[C] of a batch norm in evaluation mode: `g * y + shift`."""
+    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    g = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return g, norm.bias.detach().double() - g * norm.running_mean.double()
+
+
+def conv_norm(conv: nn.Module, *norms: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight float64[Co, Ci, k, k] and bias float64[Co] of a convolution with the batch norms behind it."""
+    assert isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Linear))
+    weight = conv.weight.detach().double()
+    weight = weight.reshape(*weight.shape, *(1,) * (4 - weight.dim()))
+    bias = torch.zeros(len(weight), dtype=torch.float64) if conv.bias is None else conv.bias.detach().double()
+    for norm in norms:
+        g, shift = batch_norm(norm)
+        weight, bias = weight * g.view(-1, 1, 1, 1), bias * g + shift
+    return weight, bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedRepConv:
+    """A RepConv and the batch norm behind it: `first` 1x1, `depthwise` 3x3, `last` 1x1, one `bias` at the end."""
+
+    first: Tensor
+    depthwise: Tensor
+    last: Tensor
+    bias: Tensor
+
+    def fused(self) -> Tensor:
+        """The dense 3x3 weight of all three."""
+        return torch.einsum("om,myx,mi->oiyx", self.last[:, :, 0, 0], self.depthwise[:, 0], self.first[:, :, 0, 0])
+
+
+def fold_repconv(module: RepConv, outer: nn.Module) -> FoldedRepConv:
+    """See the module docstring. `outer` is the batch norm behind the RepConv."""
+    first_conv, first_norm, tail = module.body
+    assert isinstance(tail, nn.Sequential)
+    first, border = conv_norm(first_conv, first_norm.get_submodule("bn"))
+    depthwise, _ = conv_norm(tail[0])
+    last, bias = conv_norm(tail[1], tail[2], outer)
+    return FoldedRepConv(
+        first=first, depthwise=depthwise, last=last, bias=bias + last[:, :, 0, 0] @ (border * depthwise.sum((1, 2, 3))))
+
+
+def fold_pixels(weight: Tensor, bias: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """Stem weight per code, bias at code 0, and the codes of the mean colour, which normalise to 0.
+
+    From `x = (code / 255 - mean) / std`.
+    """
+    colour = 255 * torch.tensor(mean, dtype=torch.float64)
+    weight = weight / (255 * torch.tensor(std, dtype=torch.float64)).view(1, -1, 1, 1)
+    return weight, bias - weight.sum((2, 3)) @ colour, colour
+
+
+class _Folder:
+    """Walks the modules; `spikes` and `residual` are the tensors that the next module reads."""
+
+    def __init__(self, model: SpikeVideoFormer, fuse_repconv: bool) -> None:
+        self.model, self.fuse = model, fuse_repconv
+        self.stages: list[FloatStage] = []
+        self.spikes = PIXELS
+        self.residual: str | None = None
+
+    def run(self) -> list[FloatStage]:
+        modules = self.model.stages()
+        for name, module in modules:
+            if isinstance(module, DownSampling):
+                self.downsample(name, module)
+            elif isinstance(module, MSConvBlock):
+                self.conv_block(name, module)
+            elif isinstance(module, MSBlock):
+                self.attention(f"{name}.attn", module.attn)
+                self.mlp(f"{name}.mlp", module.mlp)
+            else:
+                raise TypeError(f"`{name}` is a {type(module).__name__}, which has no folded form")
+        self.head()
+        return self._without_unread()
+
+    def add(self, name: str, kind: str, inputs: tuple[str, ...], **fields: object) -> str:
+        """Append a stage; returns the name of what it makes beside the residual."""
+        stage = FloatStage(name=name, kind=kind, inputs=inputs, **fields)  # type: ignore[arg-type]
+        self.stages.append(stage)
+        return next(name for kind, name in stage.outputs.items() if kind != "residual")
+
+    def conv(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> str:
+        weight, bias = weights
+        fields = {"padding": weight.shape[2] // 2, **fields}
+        return self.add(name, "conv", (source,), weight=weight, bias=bias, **fields)
+
+    def onto_stream(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> None:
+        """A convolution whose result is added to the residual stream, and the neuron that reads the sum."""
+        fields = {"mode": "residual", "keep": True, "neuron": self.model.config.neuron, **fields}
+        self.spikes = self.conv(name, source, weights, shortcut=self.residual, **fields)
+        self.residual = f"{name}.residual"
+
+    def downsample(self, name: str, module: DownSampling) -> None:
+        weights, pad = conv_norm(module.encode_conv, module.encode_bn), None
+        config = self.model.config
+        if self.spikes == PIXELS:
+            *folded, pad = fold_pixels(*weights, config.pixel_mean, config.pixel_std)
+            weights = (folded[0], folded[1])
+        self.residual = None
+        self.onto_stream(name, self.spikes, weights, stride=module.encode_conv.stride[0], pad=pad)
+
+    def conv_block(self, name: str, module: MSConvBlock) -> None:
+        self.separable(f"{name}.Conv", module.Conv)
+        hidden = self.conv(
+            f"{name}.conv1", self.spikes, conv_norm(module.conv1, module.bn1), neuron=module.lif2.config)
+        self.onto_stream(f"{name}.conv2", hidden, conv_norm(module.conv2, module.bn2))
+
+    def separable(self, name: str, module: SepConv) -> None:
+        hidden = self.conv(
+            f"{name}.pwconv1", self.spikes, conv_norm(module.pwconv1, module.bn1), neuron=module.lif2.config)
+        planes = self.depthwise(f"{name}.dwconv", hidden, conv_norm(module.dwconv))
+        self.onto_stream(f"{name}.pwconv2", planes, conv_norm(module.pwconv2, module.bn2))
+
+    def depthwise(self, name: str, source: str, weights: tuple[Tensor, Tensor]) -> str:
+        weight, bias = weights
+        return self.add(
+            name, "depthwise", (source,), weight=weight, bias=bias, padding=weight.shape[2] // 2, mode="planes")
+
+    def repconv(self, name: str, source: str, module: nn.Module) -> tuple[str, str, tuple[Tensor, Tensor]]:
+        """What precedes the last convolution of a RepConv: (its name, its input, its weight and bias)."""
+        assert isinstance(module, nn.Sequential)
+        body = module[0]
+        assert isinstance(body, RepConv)
+        folded = fold_repconv(body, module[1])
+        if self.fuse:
+            return name, source, (folded.fused(), folded.bias)
+        zero = torch.zeros(len(folded.first), dtype=torch.float64)
+        planes = self.conv(f"{name}.first", source, (folded.first, zero), mode="planes")
+        planes = self.depthwise(f"{name}.depthwise", planes, (folded.depthwise, zero))
+        return f"{name}.last", planes, (folded.last, folded.bias)
+
+    def attention(self, name: str, module: MSAttention) -> None:
+        made = {}
+        for part in ("q", "k", "v"):
+            last = self.repconv(f"{name}.{part}_conv", self.spikes, module.get_submodule(f"{part}_conv"))
+            made[part] = self.conv(*last, neuron=self.neuron_of(module, f"{part}_lif"))
+        bipolar = module.attention == "hamming"
+        common = {"heads": module.heads, "bipolar": bipolar}
+        keyvalue = self.add(f"{name}.kv", "keyvalue", (made["k"], made["v"]), **common)
+        if module.attn_bn is not None:
+            scale, bias = batch_norm(module.attn_bn)
+            scale = scale / (2 * module.dim)
+        else:
+            scale = torch.full((module.dim,), DOT_SCALE, dtype=torch.float64)
+            bias = torch.zeros(module.dim, dtype=torch.float64)
+        attended = self.add(
+            f"{name}.attend", "attend", (made["q"], keyvalue), scale=scale, bias=bias,
+            neuron=self.neuron_of(module, "attn_lif"), **common)
+        name, source, weights = self.repconv(f"{name}.proj_conv", attended, module.proj_conv)
+        self.onto_stream(name, source, weights)
+
+    def mlp(self, name: str, module: MSMLP) -> None:
+        hidden = self.conv(
+            f"{name}.fc1", self.spikes, conv_norm(module.fc1_conv, module.fc1_bn), neuron=module.fc2_lif.config)
+        self.onto_stream(f"{name}.fc2", hidden, conv_norm(module.fc2_conv, module.fc2_bn))
+
+    def head(self) -> None:
+        """The last stage onto the stream also sums over space; then the linear layer."""
+        last = self.stages[-1]
+        self.stages[-1] = replace(last, pool=True, keep=False, neuron=self.model.lif.config)
+        self.conv("head", self.spikes, conv_norm(self.model.head), mode="logits")
+
+    def neuron_of(self, module: nn.Module, name: str) -> NeuronConfig:
+        config = module.get_submodule(name).config
+        assert isinstance(config, NeuronConfig)
+        return config
+
+    def _without_unread(self) -> list[FloatStage]:
+        read = {stage.shortcut for stage in self.stages}
+        return [replace(s, keep=s.keep and f"{s.name}.residual" in read) for s in self.stages]
