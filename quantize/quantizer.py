@@ -167,7 +167,7 @@ def choose_fraction(samples: Tensor, bits: int) -> int:
 
 
 def _power(k: NDArray[np.int64], dims: int) -> NDArray[np.float64]:
-    return (2.0 ** k).reshape(-1, *(1,) * (dims - 1))
+    return np.exp2(k.astype(np.float64)).reshape(-1, *(1,) * (dims - 1))
 
 
 def _round_weights(real: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.int8]:

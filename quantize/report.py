@@ -80,7 +80,8 @@ class QuantizationReport:
 
     def table(self) -> str:
         """The report as text, one line per tensor."""
-        head = f"{'tensor':<44} {'k':>7} {'frac':>4} {'agree':>7} {'local':>7} {'rate':>6} {'float':>6} {'clip':>7} {'error':>7}"
+        names = ("agree", "local", "rate", "float", "clip", "error")
+        head = f"{'tensor':<44} {'k':>7} {'frac':>4} " + " ".join(f"{name:>7}" for name in names)
         lines = [head, "-" * len(head), *(_line(layer) for layer in self.layers)]
         same = ", ".join(f"{name} {100 * part:.1f} %" for name, part in self.same_class.items())
         lines.append(f"{self.clips} clips: logits error {100 * self.logits_error:.1f} %, same class: {same}")
@@ -168,8 +169,8 @@ def _layer(
     common: dict[str, Any] = {"operator": operator, "tensor": tensor, "kind": declared.kind, "steps": steps}
     if declared.kind == "spikes":
         return LayerReport(
-            **common, agreement=tally.equal / tally.count, local=tally.locally_equal / tally.count, rate=tally.fired / tally.count,
-            float_rate=tally.float_fired / tally.count)
+            **common, agreement=tally.equal / tally.count, local=tally.locally_equal / tally.count,
+            rate=tally.fired / tally.count, float_rate=tally.float_fired / tally.count)
     return LayerReport(
         **common, fraction_bits=declared.fraction_bits, clipped=tally.clipped / tally.count,
         error=tally.relative_error)
@@ -184,10 +185,11 @@ def _same_class(network: Network, tally: _Tally) -> dict[str, float]:
 
 def _line(layer: LayerReport) -> str:
     def part(value: float | None, form: str) -> str:
-        return "" if value is None else f"{value:{form}}"
+        return f"{'' if value is None else format(value, form):>7}"
 
     steps = "" if layer.steps is None else f"{layer.steps[0]}..{layer.steps[1]}"
     bits = "" if layer.kind == "spikes" else str(layer.fraction_bits)
-    return (
-        f"{layer.tensor:<44} {steps:>7} {bits:>4} {part(layer.agreement, '.2%'):>7} {part(layer.local, '.2%'):>7} "
-        f"{part(layer.rate, '.3f'):>6} {part(layer.float_rate, '.3f'):>6} {part(layer.clipped, '.3%'):>7} {part(layer.error, '.2%'):>7}")
+    parts = (
+        part(layer.agreement, ".2%"), part(layer.local, ".2%"), part(layer.rate, ".3f"),
+        part(layer.float_rate, ".3f"), part(layer.clipped, ".3%"), part(layer.error, ".2%"))
+    return f"{layer.tensor:<44} {steps:>7} {bits:>4} " + " ".join(parts)
