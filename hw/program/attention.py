@@ -18,6 +18,9 @@ from .neuron_stage import NeuronStage
 from .passes import Pass, PassRunner, Round, Run, Segments, array_chunks, build_runs, output_tiles
 from .schedule import Access
 
+MASK_BITS = 16
+"""Width of `operand` of a chunk header, which masks the channels of K."""
+
 
 def keyvalue_layout(place: TensorPlace, config: MachineConfig) -> KeyValueLayout:
     return KeyValueLayout(place.channels, place.heads, place.limbs, config)
@@ -94,6 +97,9 @@ class KeyValueLowering:
         self._layout = keyvalue_layout(self._matrix, self._config)
         geometry = Geometry(self._key.height, self._key.width)
         half = self._config.spike_depth // 2
+        if self._config.word_channels > MASK_BITS:
+            raise MappingError(f"the mask of the Hamming unit has {MASK_BITS} bits, words have "
+                               f"{self._config.word_channels} channels")
         if geometry.width > half:
             raise MappingError(f"a row of {geometry.width} words does not fit half of a spike bank ({half} words)")
         # as many regions as a head has words, and one to fill, so that words stay

@@ -88,8 +88,10 @@ class ComputeModel:
         for r in range(config.depthwise_rows):
             for tap in range(WINDOW):
                 # word `tap` positions before the newest; before the row began there is none
-                if body["skip"] < tap and taps[r, tap].any():
-                    raise InterpreterError(f"tap {tap} of the window is used, but only {body['skip']} words filled it")
+                if body["skip"] < tap:
+                    if taps[r, tap].any():
+                        raise InterpreterError(f"tap {tap} is used, but only {body['skip']} words filled the window")
+                    continue
                 shifted = np.zeros_like(bits[r])
                 shifted[:, tap:] = bits[r][:, :bits[r].shape[1] - tap]
                 weight = taps[r, tap, :config.word_channels].astype(np.int64)

@@ -3,7 +3,8 @@
 Every instruction declares which ranges of which memories it reads and writes. In program order that gives the usual
 hazards (read after write, write after read, write after write). Hazards within an engine need nothing: its queue is
 in order. A hazard between two engines becomes a token, unless what the later engine already knows about the earlier one
-covers it: knowledge is a vector clock, so facts learnt through a third engine count.
+covers it: knowledge is a vector clock, so facts learnt through a third engine count. Where tokens would pile up in a
+semaphore, the wait is for all instructions of the producer so far, which makes the following tokens unnecessary.
 
 Token `n` from engine P to engine E is put by P's n-th signalling instruction and taken by E's n-th wait for P, because
 a new token is asked for only when the wanted instruction of P is later than all that E has waited for.
@@ -11,7 +12,7 @@ a new token is asked for only when the wanted instruction of P is later than all
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,9 @@ STREAM_DEPTH = 64
 
 TOKENS_MAX = 255
 """Largest count of a semaphore."""
+
+OPEN_MAX = 100
+"""Open tokens of a semaphore from which on an engine rather waits for all that the other one was given so far."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,13 @@ def insert_tokens(steps: Sequence[Step]) -> None:
             wanted = needed[producer]
             if wanted <= clock[producer]:
                 continue
+            spans = tokens.setdefault((producer, engine), [])
+            if _open(spans, queues[producer][wanted]) >= OPEN_MAX:
+                wanted = len(queues[producer]) - 1
             signaller = queues[producer][wanted]
             steps[signaller].instruction.signal |= {engine}
             step.instruction.wait |= {producer}
-            tokens.setdefault((producer, engine), []).append((signaller, index))
+            spans.append((signaller, index))
             clock[:] = map(max, clock, clocks[signaller])
         clock[engine] = position
         queues[engine].append(index)
@@ -133,6 +140,11 @@ def _needed(
             if producer is not engine:
                 needed[producer] = max(wanted, needed.get(producer, -1))
     return needed
+
+
+def _open(spans: list[tuple[int, int]], signaller: int) -> int:
+    """Tokens put before instruction `signaller` and taken after it."""
+    return len(spans) - bisect_right(spans, signaller, key=lambda span: span[1])
 
 
 def _check_tokens(pair: tuple[Engine, Engine], spans: list[tuple[int, int]]) -> None:
