@@ -11,7 +11,7 @@ turn, so any ``len(scans)`` consecutive clips show every scan once.
 
 How a clip is drawn, all positions continuous, bilinear::
 
-    scan 8x8 -> scaled 1.8..2.4x -> placed at centre + offset + direction * speed * (t - (T-1)/2)
+    scan 8x8 -> scaled 1.9..2.4x -> placed at centre + offset + direction * speed * (t - (T-1)/2)
     frame = background + clutter + ink * (colour - background) + noise, rounded, clipped to 0..255
 """
 
@@ -80,11 +80,11 @@ class DigitClips:
 
     size: int = 32
     frames: int = 8
-    scale: tuple[float, float] = (1.8, 2.4)
+    scale: tuple[float, float] = (1.9, 2.4)
     speed: tuple[float, float] = (0.8, 2.0)
     offset: float = 4.0
     clutter: int = 3
-    noise: float = 6.0
+    noise: float = 5.0
 
     def __post_init__(self) -> None:
         if self.size < 16:
@@ -127,18 +127,18 @@ class DigitClips:
         direction = int(rng.integers(len(DIRECTIONS)))
         time = np.arange(self.frames, dtype=np.float32)[:, None] - (self.frames - 1) / 2
         start = (self.size - 1) / 2 + rng.uniform(-self.offset, self.offset, 2)
-        dark = rng.uniform(0, 90, 3)
+        dark = rng.uniform(15, 60) + rng.uniform(-15, 15, 3)
         shape = (self.frames, self.size, self.size, 3)
         return {
             "direction": direction,
             "scale": rng.uniform(*self.scale, 2).astype(np.float32),
             "centre": (start + time * rng.uniform(*self.speed) * _STEPS[direction]).astype(np.float32),
             "back": dark.astype(np.float32),
-            "colour": np.clip(dark + rng.uniform(80, 190, 3), 0, 255).astype(np.float32),
-            "slope": rng.uniform(-20, 20, (2, 3)).astype(np.float32),
+            "colour": np.clip(dark + rng.uniform(110, 190) + rng.uniform(-30, 30, 3), 0, 255).astype(np.float32),
+            "slope": rng.uniform(-8, 8, (2, 3)).astype(np.float32),
             "boxes": rng.integers(0, self.size - 3, (self.clutter, 2)),
             "box_sizes": rng.integers(2, 6, (self.clutter, 2)),
-            "box_levels": rng.uniform(-40, 40, (self.clutter, 3)).astype(np.float32),
+            "box_levels": rng.uniform(-25, 25, (self.clutter, 3)).astype(np.float32),
             "noise": self.noise * rng.standard_normal(shape, dtype=np.float32),
         }
 

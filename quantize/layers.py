@@ -137,7 +137,8 @@ class BNAndPadLayer(nn.Module):
     def border(self) -> Tensor:
         """Batch norm of 0 from the running statistics, ``float[C]``."""
         bn = self.bn
-        assert bn.running_mean is not None and bn.running_var is not None
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
         return bn.bias.detach() - bn.running_mean * bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
 
     def forward(self, x: Tensor) -> Tensor:

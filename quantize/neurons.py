@@ -86,15 +86,15 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}, not `{value!r}`")
 
 
-def integrate(v: Tensor, x: Tensor, leak: str) -> Tensor:
+def integrate(v: Tensor, x: Tensor, leak: str, out: Tensor | None = None) -> Tensor:
     """Membrane before firing, ``H[...]``, from the last membrane ``V[...]`` and the input ``X[...]``.
 
     ``decayed`` is evaluated as ``V + (X - V) / 2``, the order spikingjelly uses.
     """
     if leak == "decayed":
-        return v + (x - v) / 2
-    a, b = LEAKS[leak]
-    return a * v + b * x
+        return torch.add(v, x - v, alpha=0.5, out=out)
+    a, _ = LEAKS[leak]
+    return torch.add(x, v, alpha=a, out=out)
 
 
 def surrogate_derivative(u: Tensor, kind: str) -> Tensor:
@@ -107,49 +107,46 @@ def surrogate_derivative(u: Tensor, kind: str) -> Tensor:
         s = torch.sigmoid(4.0 * u)
         return 4.0 * s * (1.0 - s)
     if kind == "atan":
-        return 1.0 / (1.0 + (math.pi * u).square())
-    return (1.0 - u.abs()).clamp_min(0.0)
+        return (math.pi * u).square_().add_(1.0).reciprocal_()
+    return (1.0 - u.abs()).clamp_min_(0.0)
 
 
 class _MultiStepLIF(torch.autograd.Function):
-    """All time steps of a LIF neuron in one graph node; keeps only ``H`` for the backward pass."""
+    """All time steps of a LIF neuron in one graph node; keeps ``H`` and the spikes for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, config: NeuronConfig) -> Tensor:
-        h = torch.empty_like(x)
-        spikes = torch.empty_like(x)
+        h, spikes = torch.empty_like(x), torch.empty_like(x)
+        fires = torch.gt if config.strict else torch.ge
         v = torch.zeros_like(x[0])
         for t in range(x.shape[0]):
-            h[t] = integrate(v, x[t], config.leak)
-            spikes[t] = _fires(h[t], config)
+            integrate(v, x[t], config.leak, out=h[t])
+            fires(h[t], config.threshold, out=spikes[t])
             v = _reset(h[t], spikes[t], config)
-        ctx.save_for_backward(h)
+        ctx.save_for_backward(h, spikes)
         ctx.config = config
         return spikes
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        (grad_spikes,) = grads
-        (h,) = ctx.saved_tensors
+        h, spikes = ctx.saved_tensors
         config: NeuronConfig = ctx.config
         a, b = LEAKS[config.leak]
-        grad_h = grad_spikes * surrogate_derivative(h - config.threshold, config.surrogate)
-        for t in range(h.shape[0] - 2, -1, -1):
-            through = a * grad_h[t + 1]
-            if config.reset == "hard":
-                through = through * ~_fires(h[t], config)
-            grad_h[t] += through
+        grad_h = torch.empty_like(h)
+        for t in range(h.shape[0] - 1, -1, -1):
+            derivative = surrogate_derivative(h[t] - config.threshold, config.surrogate)
+            torch.mul(grads[0][t], derivative, out=grad_h[t])
+            if t + 1 < h.shape[0]:
+                grad_h[t].add_(grad_h[t + 1], alpha=a)
+                if config.reset == "hard":  # nothing passes where the membrane was set to 0
+                    grad_h[t].addcmul_(grad_h[t + 1], spikes[t], value=-a)
         return grad_h if b == 1.0 else grad_h.mul_(b), None
-
-
-def _fires(h: Tensor, config: NeuronConfig) -> Tensor:
-    return h > config.threshold if config.strict else h >= config.threshold
 
 
 def _reset(h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
     if config.reset == "hard":
-        return h * (1.0 - spikes)
-    return h - config.threshold * spikes
+        return torch.addcmul(h, h, spikes, value=-1.0)  # h - h * s: exactly 0 or exactly h
+    return torch.sub(h, spikes, alpha=config.threshold)
 
 
 class LIF(nn.Module):

@@ -25,7 +25,8 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            assert layer.running_mean is not None and layer.running_var is not None
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             for tensor in (layer.weight.data, layer.bias.data, layer.running_mean):
                 tensor.copy_(torch.randn(tensor.shape, generator=generator))
             layer.running_var.copy_(0.5 + torch.rand(layer.running_var.shape, generator=generator))
@@ -88,7 +89,8 @@ def test_state_dict_names_and_shapes_are_the_released_ones() -> None:
 def test_dot_attention_has_no_batch_norm_and_half_the_threshold() -> None:
     attention = MSAttention(16, heads=2, attention="dot", neuron=NeuronConfig())
     assert not any("attn_bn" in key for key in attention.state_dict())
-    assert isinstance(attention.attn_lif, LIF) and attention.attn_lif.config.threshold == 0.5
+    assert isinstance(attention.attn_lif, LIF)
+    assert attention.attn_lif.config.threshold == 0.5
 
 
 def test_sizes_of_the_published_network() -> None:
@@ -185,17 +187,17 @@ def test_configuration_survives_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(widths=(8, 8, 8)), r"`widths` must be 4 positive integers"),
-        (dict(widths=(7, 8, 16, 16)), r"`widths\[0\]` must be even, not `7`"),
-        (dict(strides=(2, 2, 2, 0, 1)), r"`strides` must be 5 positive integers"),
-        (dict(heads=0), r"`heads` must be at least 1, not `0`"),
-        (dict(heads=3), r"`heads` must divide the widths `\(16, 16\)`, not `3`"),
-        (dict(sep_kernel=4), r"`sep_kernel` must be odd and positive, not `4`"),
-        (dict(attention="soft"), r"`attention` must be one of hamming, dot, not `'soft'`"),
-        (dict(height=0), r"`height` must be at least 1, not `0`"),
-        (dict(pixel_mean=(0.5,)), r"`pixel_mean` must have 3 values, not `\(0.5,\)`"),
-        (dict(pixel_std=(0.5, 0.5, 0.0)), r"`pixel_std` must be positive"),
-        (dict(tasks=(("digit", 10),)), r"`tasks` must have 14 logits in all"),
+        ({"widths": (8, 8, 8)}, r"`widths` must be 4 positive integers"),
+        ({"widths": (7, 8, 16, 16)}, r"`widths\[0\]` must be even, not `7`"),
+        ({"strides": (2, 2, 2, 0, 1)}, r"`strides` must be 5 positive integers"),
+        ({"heads": 0}, r"`heads` must be at least 1, not `0`"),
+        ({"heads": 3}, r"`heads` must divide the widths `\(16, 16\)`, not `3`"),
+        ({"sep_kernel": 4}, r"`sep_kernel` must be odd and positive, not `4`"),
+        ({"attention": "soft"}, r"`attention` must be one of hamming, dot, not `'soft'`"),
+        ({"height": 0}, r"`height` must be at least 1, not `0`"),
+        ({"pixel_mean": (0.5,)}, r"`pixel_mean` must have 3 values, not `\(0.5,\)`"),
+        ({"pixel_std": (0.5, 0.5, 0.0)}, r"`pixel_std` must be positive"),
+        ({"tasks": (("digit", 10),)}, r"`tasks` must have 14 logits in all"),
     ],
 )
 def test_configuration_errors(change: dict, message: str) -> None:

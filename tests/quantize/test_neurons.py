@@ -33,8 +33,8 @@ def run(module: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.T
 def spikingjelly_node(config: NeuronConfig) -> torch.nn.Module:
     reset = 0.0 if config.reset == "hard" else None
     kinds = {"sigmoid": surrogate.Sigmoid(alpha=4.0), "atan": surrogate.ATan(alpha=2.0)}
-    common = dict(v_threshold=config.threshold, v_reset=reset, surrogate_function=kinds[config.surrogate])
-    common |= dict(detach_reset=True, step_mode="m")
+    common = {"v_threshold": config.threshold, "v_reset": reset, "surrogate_function": kinds[config.surrogate]}
+    common |= {"detach_reset": True, "step_mode": "m"}
     if config.leak == "none":
         return neuron.IFNode(**common)
     return neuron.LIFNode(tau=2.0, decay_input=config.leak == "decayed", **common)
@@ -97,10 +97,10 @@ def test_no_state_between_calls() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(leak="slow"), "`leak` must be one of none, decayed, half, quarter, not `'slow'`"),
-        (dict(reset="firm"), "`reset` must be one of hard, soft, not `'firm'`"),
-        (dict(surrogate="relu"), "`surrogate` must be one of"),
-        (dict(threshold=0.0), "`threshold` must be a positive number, not `0.0`"),
+        ({"leak": "slow"}, "`leak` must be one of none, decayed, half, quarter, not `'slow'`"),
+        ({"reset": "firm"}, "`reset` must be one of hard, soft, not `'firm'`"),
+        ({"surrogate": "relu"}, "`surrogate` must be one of"),
+        ({"threshold": 0.0}, "`threshold` must be a positive number, not `0.0`"),
     ],
 )
 def test_config_errors(options: dict, message: str) -> None:
