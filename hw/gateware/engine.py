@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -35,7 +35,10 @@ def engine_members() -> dict[str, Member]:
 
 def region_address(bases: Value, region: Value, offset: Value) -> Value:
     """Absolute address of byte `offset` of region number `region`; wraps at 2**40."""
-    return (bases.word_select(region, ADDRESS_BITS) + offset)[:ADDRESS_BITS]
+    # Not `word_select`: that multiplies the index by 40.
+    parts = [bases[low:low + ADDRESS_BITS] for low in range(0, BASES_BITS, ADDRESS_BITS)]
+    base = Mux(region[1], Mux(region[0], parts[3], parts[2]), Mux(region[0], parts[1], parts[0]))
+    return (base + offset)[:ADDRESS_BITS]
 
 
 class EngineControl(wiring.Component):

@@ -148,7 +148,7 @@ def _prepare(ram: Any, channels: tuple[Any, ...], stall: float) -> None:
 
 async def check_addresses(dut: Any, channel: str) -> None:
     """Every cycle: what is offered on AR or AW is a legal burst and stays until it is taken."""
-    beat_bytes = int(support.parameters()["config"]["lanes"]) * int(support.parameters()["config"]["word_channels"]) // 8
+    beat_bytes = config().beat_bytes
     names = ("id", "addr", "len", "size", "burst", "cache", "prot")
     waiting = None
     while True:

@@ -43,7 +43,7 @@ async def words_in_order(dut):
 @cocotb.test()
 async def full_speed(dut):
     """Without pauses of the memory a beat per cycle, but for latency (the RAM's is the greater part)."""
-    config, _, _, _, writes = await begin(dut, stall=0)
+    _, _, _, _, writes = await begin(dut, stall=0)
     body = {"region": 1, "offset": 0, "run": 320, "count1": 1, "count2": 1, "bank_mask": 1}
     outcome = await dma.execute(dut, "load", OP, body)
     assert len(writes.seen) == 320
@@ -63,7 +63,7 @@ async def nothing_to_load(dut):
 @cocotb.test()
 async def error_response(dut):
     """An error is reported, the instruction ends, the next one is unharmed."""
-    config, rng, ddr, _, writes = await begin(dut)
+    config, _, ddr, _, writes = await begin(dut)
     body = {"region": 2, "offset": 0, "run": 64, "count1": 1, "count2": 1, "address": 5, "bank_mask": 1}
     ddr.broken = range(dma.BASES[2] + 20 * config.beat_bytes, dma.BASES[2] + 21 * config.beat_bytes)
     outcome = await dma.execute(dut, "load", OP, body)

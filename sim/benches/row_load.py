@@ -61,7 +61,7 @@ async def unknown_target(dut):
 @cocotb.test()
 async def all_engines_at_once(dut):
     """Three engines share the port; an error of one is reported to that one only."""
-    config, rng, ddr, _, writes = await load.begin(dut)
+    config, _, ddr, _, writes = await load.begin(dut)
     ddr.broken = range(dma.BASES[0] + 64, dma.BASES[0] + 64 + config.beat_bytes)
     broken = {"region": 0, "offset": 0, "run": 300, "count1": 1, "count2": 1, "bank_mask": 1}
 
@@ -85,8 +85,8 @@ async def all_engines_at_once(dut):
 async def abort_and_restart(dut):
     config, rng, ddr, _, _ = await load.begin(dut)
     for _ in range(6):
-        tasks = [cocotb.start_soon(dma.execute(dut, "weight", Opcode.LOAD_WEIGHTS, {**weights(rng, config), "beats": 300,
-                                                                                  "offset": 0})),
+        long = weights(rng, config) | {"beats": 300, "offset": 0}
+        tasks = [cocotb.start_soon(dma.execute(dut, "weight", Opcode.LOAD_WEIGHTS, long)),
                  cocotb.start_soon(dma.execute(dut, "shortcut", Opcode.LOAD_SHORTCUT, shortcut(rng, config)))]
         await support.ticks(dut, rng.randint(1, 200))
         for task in tasks:

@@ -5,10 +5,19 @@ from dataclasses import asdict
 import pytest
 
 from spikeloom.config import preset
+from spikeloom.hw.gateware.arbiter import RoundRobin
+from spikeloom.hw.gateware.buffers import RowBuffer, SpikeBanks
+from spikeloom.hw.gateware.emit import assert_no_multiplier
+from spikeloom.hw.gateware.read_port import ReadPort
+from spikeloom.hw.gateware.row_load import RowLoadEngine, row_beats
+from spikeloom.hw.gateware.store import StoreEngine
 from spikeloom.hw.gateware.transfer import TransferGenerator
-from spikeloom.sim.benches.dma import ReadEngines
+from spikeloom.hw.gateware.write_port import WritePort
+from spikeloom.hw.isa import Opcode, Target
+from spikeloom.sim.benches.dma import ReadEngines, WriteEngines
 from spikeloom.sim.cocotb_runner import run_bench
 
+TINY = preset("tiny")
 PRESETS = pytest.mark.parametrize("name", ["tiny", "small"])
 
 
@@ -23,6 +32,63 @@ def test_transfer(name):
 
 
 @PRESETS
+@pytest.mark.parametrize("credits", [16, 128])
+def test_read_port(name, credits):
+    port = ReadPort(preset(name), 3, credits=credits)
+    bench(port, "read_port", name, f"read_port{credits}", seed=2, credits=credits)
+
+
+@PRESETS
+def test_write_port(name):
+    bench(WritePort(preset(name), 3), "write_port", name, "write_port", seed=2)
+
+
+@PRESETS
 @pytest.mark.parametrize("module", ["load", "row_load", "packer"])
 def test_read_engines(name, module):
     bench(ReadEngines(preset(name)), module, name, "read_engines", seed=3)
+
+
+@PRESETS
+def test_write_engines(name):
+    bench(WriteEngines(preset(name)), "store", name, "write_engines", seed=3)
+
+
+@pytest.mark.parametrize("row_beats", [1, 3])
+@pytest.mark.parametrize("depth", [16, 20])
+def test_row_buffer(depth, row_beats):
+    bench(RowBuffer(depth, row_beats, 32), "buffers", "tiny", f"row_buffer{depth}x{row_beats}", kind="rows",
+          depth=depth, row_beats=row_beats, beat_bits=32)
+
+
+@PRESETS
+def test_spike_banks(name):
+    bench(SpikeBanks(preset(name)), "buffers", name, "spike_banks", kind="banks")
+
+
+def test_no_multiplier():
+    for component in (ReadEngines(TINY), WriteEngines(TINY)):
+        assert_no_multiplier(component)
+
+
+def test_beats_per_row():
+    flagship = preset("zcu104")
+    assert row_beats(flagship, Opcode.LOAD_WEIGHTS) == {Target.WEIGHTS: 8, Target.CHUNKS: 2, Target.PARAMETERS: 12}
+    assert row_beats(flagship, Opcode.LOAD_SHORTCUT) == {0: 16}
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: ReadPort(TINY, 0), "`count` must be 1..16, not `0`"),
+    (lambda: ReadPort(TINY, 17), "`count` must be 1..16, not `17`"),
+    (lambda: ReadPort(TINY, 1, credits=15), "`credits` must be at least 16, not `15`"),
+    (lambda: WritePort(TINY, 0), "`count` must be 1..16, not `0`"),
+    (lambda: RoundRobin(0), "`count` must be at least 1, not `0`"),
+    (lambda: RowBuffer(0, 1, 8), "`depth` must be at least 1, not `0`"),
+    (lambda: RowBuffer(4, 0, 8), "`row_beats` must be at least 1, not `0`"),
+    (lambda: RowLoadEngine(TINY, Opcode.LOAD), "`opcode` must be LOAD_WEIGHTS or LOAD_SHORTCUT, not"),
+    (lambda: StoreEngine(TINY, 3), "`sources` must be 1 or 2, not `3`"),
+    (lambda: StoreEngine(TINY, 1, depth=16), "`depth` must be at least 32, not `16`"),
+])
+def test_parameters_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
