@@ -4,11 +4,12 @@
 
     model -> fold -> float network -> calibrate -> formats and steps -> Network -> run both -> report
 
-Every output channel c of an operator has a step 2**-k[c], so that its threshold is `round(threshold << k[c])` and no
-multiplier is left; k[c] is the one of a few that gives the least squared error of the weights in [-127, 127]. All
-residual tensors that shortcuts connect share one format (`fraction_bits`, twice the calibrated range fits int16);
-planes take the format of least squared error on calibration values. The bias also takes up what rounding the weights
-does to the mean (`bias_correction`).
+Every output channel c of an operator counts steps of 1 / scale[c], the scale of least squared error of the weights in
+[-127, 127] among a few. Where the result goes to a residual stream or to planes, scales are powers of two 2**k[c] and
+the shift k[c] - fraction_bits takes the accumulator there. Where it only meets a threshold, any scale does that makes
+the threshold an integer. Either way no multiplier is left. All residual tensors that shortcuts connect share one
+format (`fraction_bits`, twice the calibrated range fits int16); planes take the format of least squared error on
+calibration values. The bias also takes up what rounding the weights does to the mean (`bias_correction`).
 
 Attention needs no step: the accumulator Y counts matches, and `scale * Y + bias >= threshold` is divided by |scale|;
 a negative scale negates Y.
@@ -38,8 +39,12 @@ from .neurons import NeuronConfig
 from .reference import Reference
 from .report import QuantizationReport, compare
 
-STEP_MAX = 24
-"""Largest k: a threshold of 1.0 stays below 2**27."""
+SMALLEST = 2.0 ** -24
+"""Smallest step: a threshold of 1.0 stays below 2**27."""
+
+_SCALES_POWER = np.array([1.0, 2.0, 4.0])
+_SCALES_FREE = np.linspace(1, 2, 17)
+"""Scales tried, times the one that takes the largest weight to 127."""
 
 RESIDUAL_FRACTION = (4, 12)
 """Range of a residual stream's fraction bits: fewer would leave no resolution below the threshold."""
@@ -50,14 +55,22 @@ RESIDUAL_HEADROOM = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Integer weights int8[Co, Ci, k, k] and the steps 2**-k[c] of their accumulators, int64[Co].
+    """Integer weights and the scale of their accumulators.
 
-    `residue` int64-valued float64[Co, Ci]: what rounding added per input channel, in steps, summed over the taps.
+    Attributes:
+        weight: int8[Co, Ci, k, k].
+        scale: float64[Co], steps per 1.0.
+        residue: float64[Co, Ci], what rounding added per input channel, in steps, summed over the taps.
     """
 
     weight: NDArray[np.int8]
-    k: NDArray[np.int64]
+    scale: NDArray[np.float64]
     residue: NDArray[np.float64]
+
+    @property
+    def k(self) -> NDArray[np.int64]:
+        """floor(log2(scale)), exact for powers of two."""
+        return np.frexp(self.scale)[1].astype(np.int64) - 1
 
 
 def quantize(
@@ -122,41 +135,50 @@ def _metadata(
     }
 
 
-def choose_step(weight: Tensor, bias: Tensor, *, kind: str, least: int = 0, shared: bool = False) -> Step:
-    """Steps and integer weights of a convolution.
+def choose_step(
+    weight: Tensor, bias: Tensor, *, kind: str, least: float = 1.0, threshold: float | None = None, shared: bool = False
+) -> Step:
+    """Scales and integer weights of a convolution.
 
     Args:
         weight: float64[Co, Ci, k, k], real weight per unit of the input's integers.
-        bias: float64[Co]; k is small enough for it to fit.
+        bias: float64[Co]; the scale is small enough for it to fit.
         kind: Of the input tensor, for the accumulator's bound.
-        least: Smallest k.
-        shared: One k for all channels.
+        least: Smallest scale.
+        threshold: Scales are those that make it an integer; without it they are powers of two.
+        shared: One scale for all channels.
     """
     real = weight.numpy().astype(np.float64)
     flat = real.reshape(1, -1) if shared else real.reshape(len(real), -1)
     offset = np.abs(bias.numpy()).max(keepdims=True) if shared else np.abs(bias.numpy())
-    largest = np.maximum(np.abs(flat).max(axis=1), 2.0 ** -STEP_MAX)
-    first = np.floor(np.log2(WEIGHT_MAX / largest)).astype(np.int64)
-    candidates = np.stack([first, first + 1, first + 2])
-    errors = np.stack([_rounding_error(flat, k) for k in candidates])
-    k = np.take_along_axis(candidates, errors.argmin(axis=0)[None], axis=0)[0]
-    room = np.floor(np.log2((1 << (CURRENT_BITS - 3)) / np.maximum(offset, 2.0 ** -STEP_MAX))).astype(np.int64)
-    k = np.minimum(np.minimum(k, room), STEP_MAX).clip(min=least)
-    k = np.repeat(k, len(real)) if shared else k
+    grid = _SCALES_POWER if threshold is None else _SCALES_FREE
+    candidates = WEIGHT_MAX / np.maximum(np.abs(flat).max(axis=1), SMALLEST) * grid[:, None]
+    room = (1 << (CURRENT_BITS - 3)) / np.maximum(offset, SMALLEST)
+    candidates = _legal(np.minimum(np.minimum(candidates, room), 1 / SMALLEST), threshold, least)
+    errors = np.stack([_rounding_error(flat, scale) for scale in candidates])
+    scale = np.take_along_axis(candidates, errors.argmin(axis=0)[None], axis=0)[0]
+    scale = np.repeat(scale, len(real)) if shared else scale
     while True:
-        rounded = _round_weights(real, k)
+        rounded = _round_weights(real, scale)
         low, high = weight_bounds(rounded, kind)
         over = np.maximum(high, -low) >= 1 << (ACCUMULATOR_BITS - 1)
-        if not over.any() or (k[over] <= least).any():
+        if not over.any() or (scale[over] <= least).any():
             break
-        k = k - (over.any() if shared else over)
-    residue = rounded - real * _power(k, real.ndim)
-    return Step(weight=rounded, k=k, residue=residue.sum(axis=(2, 3)))
+        scale = np.where(over.any() if shared else over, _legal(scale / 2, threshold, least), scale)
+    residue = rounded - real * _broadcast(scale, real.ndim)
+    return Step(weight=rounded, scale=scale, residue=residue.sum(axis=(2, 3)))
+
+
+def _legal(scale: NDArray[np.float64], threshold: float | None, least: float) -> NDArray[np.float64]:
+    """The next scale below that is a power of two, or that makes the threshold an integer; at least `least`."""
+    if threshold is None:
+        return np.maximum(np.exp2(np.floor(np.log2(scale))), least)
+    return np.maximum(np.floor(np.maximum(scale, least) * threshold), 1) / threshold
 
 
 def choose_fraction(samples: Tensor, bits: int) -> int:
     """Fraction bits of the signed `bits`-bit format with the least squared error on `samples`."""
-    largest = max(float(samples.abs().max()), 2.0 ** -STEP_MAX)
+    largest = max(float(samples.abs().max()), SMALLEST)
     first = int(np.floor(np.log2((1 << (bits - 1)) / largest)))
 
     def error(fraction: int) -> float:
@@ -166,16 +188,16 @@ def choose_fraction(samples: Tensor, bits: int) -> int:
     return min(range(first - 1, first + 6), key=error)
 
 
-def _power(k: NDArray[np.int64], dims: int) -> NDArray[np.float64]:
-    return np.exp2(k.astype(np.float64)).reshape(-1, *(1,) * (dims - 1))
+def _broadcast(scale: NDArray[np.float64], dims: int) -> NDArray[np.float64]:
+    return scale.reshape(-1, *(1,) * (dims - 1))
 
 
-def _round_weights(real: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.int8]:
-    return np.round(real * _power(k, real.ndim)).clip(-WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
+def _round_weights(real: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.int8]:
+    return np.round(real * _broadcast(scale, real.ndim)).clip(-WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
 
 
-def _rounding_error(flat: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.float64]:
-    return ((_round_weights(flat, k) / _power(k, 2) - flat) ** 2).sum(axis=1)
+def _rounding_error(flat: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    return ((_round_weights(flat, scale) / _broadcast(scale, 2) - flat) ** 2).sum(axis=1)
 
 
 class _Quantizer:
@@ -219,8 +241,10 @@ class _Quantizer:
         bias = stage.bias
         if stage.pad is not None:
             bias = bias + weight.sum((2, 3)) @ stage.pad  # what is left once the mean colour is taken off
-        least = 0 if stage.mode in ("direct", "logits") else SHIFT_MIN + RESIDUAL_FRACTION[0]
-        self.steps[stage.name] = step = choose_step(weight, bias, kind=kind, least=least, shared=stage.mode == "logits")
+        threshold = stage.neuron.threshold if stage.mode == "direct" and stage.neuron is not None else None
+        least = 2.0 ** (SHIFT_MIN + RESIDUAL_FRACTION[0]) if stage.mode in ("residual", "planes") else 1.0
+        self.steps[stage.name] = step = choose_step(
+            weight, bias, kind=kind, least=least, threshold=threshold, shared=stage.mode == "logits")
         if stage.mode == "planes":
             fraction = choose_fraction(torch.cat(self.outputs[stage.name].samples), PLANE_BITS)
             self.fractions[stage.outputs["planes"]] = _within_shifts(fraction, step)
@@ -235,7 +259,7 @@ class _Quantizer:
                 first[stage.name] = first[stage.shortcut.removesuffix(".residual")] if stage.shortcut else stage.name
         for root in set(first.values()):
             members = [name for name, other in first.items() if other == root]
-            largest = max(max(self.outputs[name].largest for name in members), 2.0 ** -STEP_MAX)
+            largest = max(max(self.outputs[name].largest for name in members), SMALLEST)
             fraction = int(np.floor(np.log2(32767 / (RESIDUAL_HEADROOM * largest))))
             fraction = min(max(fraction, RESIDUAL_FRACTION[0]), RESIDUAL_FRACTION[1])
             for name in members:
@@ -274,7 +298,7 @@ class _Quantizer:
     def conv_neuron(self, stage: FloatStage, step: Step, size: tuple[int, int]) -> Neuron:
         assert stage.bias is not None
         arrays: dict[str, NDArray[Any]] = {"bias": self.bias(stage, step)}
-        unit: NDArray[Any] = 2.0 ** step.k  # the value 1.0 in the neuron's input current
+        unit: NDArray[Any] = step.scale  # the value 1.0 in the neuron's input current
         fraction = 0
         if stage.mode in ("residual", "planes"):
             fraction = self.fractions[stage.outputs["planes"] if stage.mode == "planes" else stage.name]
@@ -292,7 +316,7 @@ class _Quantizer:
         if self.bias_correction:
             mean = self.inputs[source].mean * 2.0 ** self.fractions.get(source, 0)
         moved = step.residue * mean.numpy().reshape(-1, 1) if stage.kind == "depthwise" else step.residue @ mean.numpy()
-        return stage.bias.numpy() * 2.0 ** step.k - moved.reshape(-1)
+        return stage.bias.numpy() * step.scale - moved.reshape(-1)
 
     def attend_neuron(self, stage: FloatStage, size: tuple[int, int]) -> Neuron:
         assert stage.scale is not None

@@ -27,7 +27,7 @@ class LayerReport:
 
     Attributes:
         operator, tensor, kind: What it is.
-        steps: Smallest and largest k of the operator's steps 2**-k; None for attention.
+        steps: Smallest and largest floor(log2(steps per 1.0)) of the operator's channels; None for attention.
         fraction_bits: Of residual and planes.
         agreement: Part of the spikes that are equal in both networks.
         local: The same for this operator alone, fed with what the float network feeds it.
