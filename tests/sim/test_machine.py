@@ -9,8 +9,9 @@ import pytest
 
 from spikeloom.config import preset
 from spikeloom.hw.build import emit_machine
+from spikeloom.hw.isa import Opcode, Target
 from spikeloom.hw.program.compiler import compile_network
-from spikeloom.network import outputs_of
+from spikeloom.network import Conv, KeyValue
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
 from spikeloom.registers import ErrorCode
@@ -71,7 +72,7 @@ def test_more_random_networks(seed, verilog):
 @pytest.fixture(scope="module")
 def network():
     """The network that faults are put into."""
-    return random_network(5)
+    return random_network(3)
 
 
 def test_clips_follow_each_other(network, verilog):
@@ -140,31 +141,47 @@ def first_wrong_layer(comparison: Comparison) -> str | None:
     return comparison.first_divergence["layer"] if comparison.first_divergence else None
 
 
-@pytest.mark.parametrize("position", [0, -1])
-def test_flipped_weight_names_the_layer(position, network, verilog):
-    """A weight of one operator is changed for the machine only: the report names that operator first."""
-    config = preset("tiny")
-    operators = [o for o in network.operators if getattr(o, "weight", None)]
-    operator = operators[position]
-    changed = replace_array(network, operator.weight, lambda a: flip_visible(a))
-    with Machine(config, compile_network(changed, config), verilog=verilog("tiny")) as machine:
-        comparison = run(machine, network)
-    assert first_wrong_layer(comparison) == operator.name
+def constants_of(program, operator: str, target: Target) -> range:
+    """Bytes of the program image that the first LOAD_WEIGHTS of an operator brings into `target`."""
+    layer = [info.name for info in program.operators].index(operator)
+    for instruction in program.instructions():
+        if (instruction.layer, instruction.opcode) == (layer, Opcode.LOAD_WEIGHTS):
+            body = instruction.body
+            if body["target"] == target:
+                return range(body["offset"], body["offset"] + body["beats"] * program.config.beat_bytes)
+    raise AssertionError(f"{operator} loads no {target.name}")
+
+
+@pytest.mark.parametrize("target", [Target.WEIGHTS, Target.PARAMETERS])
+@pytest.mark.parametrize("position", [0, 1, -1])
+def test_one_flipped_bit_names_the_layer(target, position, network, verilog):
+    """One bit of an operator's weights, or of its neuron parameters, flipped in DDR: that operator is named first.
+
+    A bit may have no effect (a weight of an input that never fires); then the next one is tried.
+    """
+    operator = [o for o in network.operators if isinstance(o, Conv)][position]
+    with machine_for(network, "tiny", verilog, MemoryModel()) as machine:
+        reference = Reference(network)
+        where = constants_of(machine.program, operator.name, target)
+        for byte in where[1::7]:
+            address = machine.bases["program"] + byte
+            machine.model.memory[address] ^= 0x20
+            comparison = run(machine, network, reference=reference)
+            machine.model.memory[address] ^= 0x20
+            if comparison.mismatches:
+                break
+        assert run(machine, network, reference=reference).mismatches == 0
     divergence = comparison.first_divergence
-    assert divergence is not None and divergence["cycle"] > 0
+    assert divergence is not None, "no bit had an effect"
+    assert divergence["layer"] == operator.name
+    assert divergence["cycle"] > 0
 
 
-def replace_array(network, name, change):
-    arrays = {n: a.copy() for n, a in network.arrays.items()}
-    arrays[name] = change(arrays[name])
-    return replace(network, arrays=arrays)
-
-
-def flip_visible(weight):
-    """Negate every weight's top bit-pattern that matters: all weights of output 0 change by 64."""
-    weight = weight.copy()
-    weight[0] = np.clip(weight[0].astype(np.int16) ^ 64, -127, 127).astype(np.int8)
-    return weight
-
-
-assert outputs_of is not None
+def test_changed_rounding_names_the_layer(network, verilog):
+    """A reference that rounds down instead of half up differs first in the first operator that rounds."""
+    first = next(o for o in network.operators if not isinstance(o, KeyValue) and o.neuron.mode != "direct")
+    wrong = Reference(network, rounding=lambda value, shift: (value << 8) >> (shift + 8))
+    with machine_for(network, "tiny", verilog, MemoryModel()) as machine:
+        comparison = run(machine, network, reference=wrong)
+    assert comparison.first_divergence is not None
+    assert comparison.first_divergence["layer"] == first.name
