@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from spikeloom.arithmetic import MEMBRANE_BITS, PLANE_BITS, RESIDUAL_BITS
 from spikeloom.config import ACCUMULATOR_BITS, MachineConfig
 
-from ..isa import Mode, Opcode
+from ..isa import FIELDS, Mode, Opcode
 from .beat_output import BeatOutput
 from .credit_fifo import CreditFifo
 from .instruction import BODY_BITS, body_layout
@@ -148,7 +148,8 @@ class DrainEngine(wiring.Component):
         return items + self.latency if items else 2
 
     def model(self, body: Mapping[str, int], memories: DrainMemories) -> tuple[list[int], list[int]]:
-        """Beats of (main, residual) of one instruction; `memories` are updated."""
+        """Beats of (main, residual) of one instruction; missing fields are 0. `memories` are updated."""
+        body = {entry.name: 0 for entry in FIELDS[Opcode.DRAIN]} | dict(body)
         pixels, words = body["pixels"], body["words"]
         if not pixels or not words:
             return [], []

@@ -37,7 +37,7 @@ class LifChain(wiring.Component):
 
         H     = saturate(leak(V, X[t]), 32)
         fire  = H > th if strict else H >= th
-        V     = (H - th if soft else 0) if fire else H
+        V     = (H - th if soft_reset else 0) if fire else H
 
     `never`: no lane fires. A lane t outside of `mask` keeps V and puts out no spike.
 
@@ -50,7 +50,7 @@ class LifChain(wiring.Component):
         value (0): X, `lanes` signed 32-bit numbers, 0 in lanes outside of `mask`.
         start (0): V before lane 0, signed 32 bit.
         threshold (0): 32 bit unsigned, without guard bits.
-        leak, soft, strict, never, mask (static).
+        leak, soft_reset, strict, never, mask (static).
         spikes (`latency`): bit t is lane t.
         membrane (`latency`): V after the last lane, signed 32 bit.
     """
@@ -59,7 +59,7 @@ class LifChain(wiring.Component):
     start: Signal
     threshold: Signal
     leak: Signal
-    soft: Signal
+    soft_reset: Signal
     strict: Signal
     never: Signal
     mask: Signal
@@ -74,7 +74,7 @@ class LifChain(wiring.Component):
         self.lanes = lanes
         super().__init__({
             "value": In(lanes * MEMBRANE_BITS), "start": In(signed(MEMBRANE_BITS)), "threshold": In(THRESHOLD_BITS),
-            "leak": In(2), "soft": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
+            "leak": In(2), "soft_reset": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
             "spikes": Out(lanes), "membrane": Out(signed(MEMBRANE_BITS))})
 
     @property
@@ -130,6 +130,6 @@ class LifChain(wiring.Component):
         fire = Signal(name=f"fire{lane}")
         m.d.comb += fire.eq((margin >= 0) & ~threshold[_REACH] & self.mask[lane] & ~self.never)
         rest = Cat(guard, (high - reach)[:len(high)]).as_signed()
-        after = Mux(fire, Mux(self.soft, rest, 0), potential)
+        after = Mux(fire, Mux(self.soft_reset, rest, 0), potential)
         return (register(m, fire, f"fired{lane}"),
                 register(m, after, f"membrane{lane}", signed(MEMBRANE_BITS)))

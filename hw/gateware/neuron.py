@@ -63,7 +63,7 @@ class NeuronUnit(wiring.Component):
                    a                                                      mode SUM
         spikes, V = LIF over the lanes; mode SUM: V = saturate(V + X, 32), no spikes
 
-    Lanes `>= settings.lanes`: spikes, planes, residual and sums count as 0, V is kept. `pool` other than in mode
+    Lanes `>= settings.lanes`: spikes, planes and residual are 0, V is kept. `pool` other than in mode
     RESIDUAL sums 28-bit saturating `a` and has no use.
 
     Args:

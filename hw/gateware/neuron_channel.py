@@ -116,7 +116,7 @@ class NeuronChannel(wiring.Component):
         m.d.comb += [
             lif.start.eq(register(m, Mux(settings.carry_in, self.start, 0), "start", signed(MEMBRANE_BITS))),
             lif.threshold.eq(threshold), lif.leak.eq(Mux(temporal, Leak.NONE, settings.leak)),
-            lif.soft.eq(settings.soft), lif.strict.eq(settings.strict), lif.never.eq(temporal),
+            lif.soft_reset.eq(settings.soft), lif.strict.eq(settings.strict), lif.never.eq(temporal),
             lif.mask.eq(self.mask), self.spikes.eq(lif.spikes), self.membrane.eq(lif.membrane)]
         for lane in range(self.lanes):
             m.d.comb += lif.value.word_select(lane, MEMBRANE_BITS).eq(self._current(m, lane, temporal))

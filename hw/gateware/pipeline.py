@@ -4,7 +4,7 @@ Datapath registers carry no reset: their contents count only behind a valid flag
 become a shift-register LUT.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 
 __all__ = ["delayed", "delayed_flag", "register", "same", "saturated"]
 
@@ -39,8 +39,8 @@ def saturated(value: Signal, bits: int) -> Value:
     if not value.shape().signed or bits >= len(value):
         raise ValueError(f"`value` must be signed and wider than {bits} bits, not {value.shape()!r}")
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    limit = Mux(value[-1], Const(low, bits), Const(high, bits))
-    return Mux(same(value[bits - 1:]), value[:bits], limit).as_signed()
+    limit = Mux(value[-1], Const(low, signed(bits)), Const(high, signed(bits)))
+    return Mux(same(value[bits - 1:]), value[:bits].as_signed(), limit)
 
 
 def same(bits: Value) -> Value:
