@@ -11,25 +11,17 @@ from spikeloom.network import Depthwise, Network
 
 from .constants import pack_weights
 from .emitter import Emitter
-from .errors import MappingError
 from .feeds import DepthwiseFeed, Geometry, Split, choose_split
 from .layout import TensorPlace
 from .neuron_stage import NeuronStage
 from .passes import ChunkSource, Pass, PassRunner, Run, Segments, build_runs, output_tiles, plane_rounds
 
-TAPS = 7
-"""Words of a row that the window of the depthwise unit holds."""
-
 
 def lower_depthwise(emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Depthwise) -> None:
     """Emit a depthwise convolution. Raises MappingError."""
     config, source = emitter.config, places[operator.input]
-    if source.kind == "pixels":
-        raise MappingError("a depthwise convolution of pixels")
     weight = network.arrays[operator.weight][:, 0]
     kernel = weight.shape[1]
-    if kernel > TAPS:
-        raise MappingError(f"kernels of the depthwise unit have at most {TAPS} columns, not {kernel}")
     geometry = Geometry(source.height, source.width, kernel, 1, operator.padding)
     out_map = source.channel_map(config)
     feed = DepthwiseFeed(source, geometry, config)

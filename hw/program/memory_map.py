@@ -10,7 +10,7 @@ from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, output
 
 from .emitter import Emitter, align
 from .errors import MappingError
-from .layout import Region, TensorPlace, tensor_size
+from .layout import ChannelMap, Region, TensorPlace, tensor_size
 
 
 def place_tensors(network: Network, emitter: Emitter) -> tuple[dict[str, TensorPlace], int]:
@@ -62,14 +62,14 @@ def channel_groups(network: Network, config: MachineConfig) -> dict[str, int]:
     depthwise convolution, a shortcut and what it is added to. Raises MappingError.
     """
     sets = _Sets()
-    wanted: dict[str, tuple[int, str]] = {}
+    wanted: list[tuple[str, int, str]] = []
     for operator in network.operators:
         outputs = list(outputs_of(operator))
         if isinstance(operator, KeyValue):
             sets.join([operator.key, operator.value])
-            width = network.tensors[operator.key].channels // operator.heads
-            if width % config.word_channels and operator.heads > 1:
-                wanted[operator.key] = (width, operator.name)
+            channels = network.tensors[operator.key].channels
+            width = ChannelMap.of(channels, channels // operator.heads, config).group
+            wanted.append((operator.key, width, operator.name))
         if isinstance(operator, Attend):
             source = network.producer(operator.keyvalue)
             assert isinstance(source, KeyValue)
@@ -81,12 +81,11 @@ def channel_groups(network: Network, config: MachineConfig) -> dict[str, int]:
         if not isinstance(operator, KeyValue) and operator.neuron.shortcut:
             sets.join([operator.neuron.shortcut, *outputs])
     found: dict[str, tuple[int, str]] = {}
-    for name, (width, operator_name) in wanted.items():
-        root = sets.root(name)
-        other = found.setdefault(root, (width, operator_name))
-        if other[0] != width:
-            raise MappingError(f"operator {operator_name}: tensor {name} is laid out for heads of {other[0]} channels "
-                               f"by {other[1]} already, not {width}")
+    for name, width, operator_name in wanted:
+        other, first = found.setdefault(sets.root(name), (width, operator_name))
+        if other != width:
+            raise MappingError(f"operator {operator_name}: tensor {name} is laid out in groups of {other} channels for "
+                               f"{first} already, not of {width}")
     return {name: found.get(sets.root(name), (tensor.channels, ""))[0] for name, tensor in network.tensors.items()}
 
 

@@ -101,10 +101,11 @@ class Program:
 
     def listing(self) -> str:
         """Disassembly, one instruction per line, under the names of the operators."""
-        lines, instructions = [], self.instructions()
-        for index, instruction in enumerate(instructions):
-            if index == 0 or instruction.layer != instructions[index - 1].layer:
-                lines.append(f"{self._layer_name(instruction)}:")
+        lines, name = [], None
+        for index, instruction in enumerate(self.instructions()):
+            if self._layer_name(instruction) != name:
+                name = self._layer_name(instruction)
+                lines.append(f"{name}:")
             lines.append(f"{index:6} {_disassemble(instruction)}")
         return "\n".join(lines) + "\n"
 

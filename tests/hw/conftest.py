@@ -1,0 +1,86 @@
+"""Fixtures: a builder of small hand-made networks with random weights; one torch thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Tensor
+
+
+class Builder:
+    """Appends operators to a network; every method returns the name of the tensor made."""
+
+    def __init__(self, kind: str, channels: int, height: int, width: int, frames: int = 4, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.network = Network(
+            frames=frames, tensors={"input": Tensor(name="input", kind=kind, channels=channels, height=height,
+                                                    width=width)}, operators=[], arrays={}, input="input",
+            output="input")
+
+    def conv(self, source: str = "input", channels: int = 8, kernel: int = 1, stride: int = 1, padding: int = 0,
+             kind: str = "spikes", **neuron: object) -> str:
+        name, given = f"conv{len(self.network.operators)}", self.network.tensors[source]
+        self._weights(name, (channels, given.channels, kernel, kernel))
+        height, width = ((n + 2 * padding - kernel) // stride + 1 for n in (given.height, given.width))
+        stage = self._stage(name, kind, channels, height, width, neuron)
+        return self._add(Conv(name=name, input=source, weight=f"{name}.weight", stride=stride, padding=padding,
+                              neuron=stage))
+
+    def depthwise(self, source: str = "input", kernel: int = 3, padding: int = 1, kind: str = "spikes") -> str:
+        name, given = f"depthwise{len(self.network.operators)}", self.network.tensors[source]
+        self._weights(name, (given.channels, 1, kernel, kernel))
+        height, width = (n + 2 * padding - kernel + 1 for n in (given.height, given.width))
+        stage = self._stage(name, kind, given.channels, height, width, {})
+        return self._add(Depthwise(name=name, input=source, weight=f"{name}.weight", padding=padding, neuron=stage))
+
+    def keyvalue(self, key: str = "input", value: str = "input", heads: int = 1) -> str:
+        name = f"keyvalue{len(self.network.operators)}"
+        self._declare(f"{name}.out", "keyvalue", self.network.tensors[key].channels, 1, 1)
+        return self._add(KeyValue(name=name, key=key, value=value, heads=heads, bipolar=True, output=f"{name}.out"))
+
+    def attend(self, query: str, keyvalue: str) -> str:
+        name, given = f"attend{len(self.network.operators)}", self.network.tensors[query]
+        stage = self._stage(name, "spikes", given.channels, given.height, given.width, {})
+        return self._add(Attend(name=name, query=query, keyvalue=keyvalue, bipolar=True, neuron=stage))
+
+    def _weights(self, name: str, shape: tuple[int, ...]) -> None:
+        self.network.arrays[f"{name}.weight"] = self.rng.integers(-9, 10, shape, dtype=np.int8)
+
+    def _stage(self, name: str, kind: str, channels: int, height: int, width: int, more: dict) -> Neuron:
+        mode = more.pop("mode", {"spikes": "direct", "logits": "direct"}.get(kind, kind))
+        arrays = {"bias": self.rng.integers(-20, 20, channels)}
+        if mode != "direct":
+            arrays["shift"] = self.rng.integers(0, 3, channels)
+        if kind == "spikes":
+            arrays["threshold"] = self.rng.integers(1, 20, channels)
+            more["lif"] = Lif()
+        for key, array in arrays.items():
+            self.network.arrays[f"{name}.{key}"] = array.astype(np.int32)
+        size = (1, 1) if more.get("pool") else (height, width)
+        self._declare(f"{name}.out", kind, channels, *size)
+        return Neuron(mode=mode, **{key: f"{name}.{key}" for key in arrays}, **{kind: f"{name}.out"}, **more)
+
+    def _declare(self, name: str, kind: str, channels: int, height: int, width: int) -> None:
+        self.network.tensors[name] = Tensor(name=name, kind=kind, channels=channels, height=height, width=width)
+
+    def _add(self, operator: Conv | Depthwise | KeyValue | Attend) -> str:
+        self.network.operators.append(operator)
+        self.network.output = f"{operator.name}.out"
+        return self.network.output
+
+
+@pytest.fixture(scope="session")
+def builder() -> type[Builder]:
+    return Builder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,258 @@
+"""Compiler and interpreter against the integer reference, and what the compiler refuses.
+
+Every program runs in program order and with engines interleaved at random, also on machines whose buffers hold barely
+enough.
+"""
+
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spikeloom.config import MachineConfig, preset
+from spikeloom.hw.isa import Engine, Instruction
+from spikeloom.hw.program.compiler import compile_network
+from spikeloom.hw.program.errors import MappingError
+from spikeloom.hw.program.interpreter import Interpreter
+from spikeloom.hw.program.memory import InterpreterError
+from spikeloom.hw.program.program import Program
+from spikeloom.network import Network
+from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.reference import Reference
+
+MACHINES = {
+    "tiny": preset("tiny"), "small": preset("small"), "zcu104": preset("zcu104"),
+    # few lanes, tables filled in parallel, two beats per row of K^T V, odd depths
+    "cramped": MachineConfig(
+        lanes=4, word_channels=16, banks=4, output_words=2, load_groups=2, depthwise_rows=4, spike_depth=1022,
+        weight_depth=64, chunk_depth=16, parameter_depth=16, accumulator_depth=30, shortcut_depth=34, line_bytes=256),
+    # many banks: words in several of them; one accumulator word; window rows one by one
+    "wide": MachineConfig(
+        lanes=8, word_channels=8, banks=8, output_words=1, load_groups=1, depthwise_rows=1, spike_depth=700,
+        weight_depth=128, chunk_depth=64, parameter_depth=16, accumulator_depth=50, shortcut_depth=16,
+        line_bytes=512)}
+
+
+def _check(network: Network, config: MachineConfig, seed: int, interleavings: int = 1) -> Program:
+    """Compile, run in both ways, compare every tensor."""
+    clip = random_clip(network, seed)
+    expected = Reference(network).run(clip)
+    program = compile_network(network, config)
+    for index in range(interleavings + 1):
+        rng = np.random.default_rng([seed, index]) if index else None
+        machine = Interpreter(program, clip, rng).run()
+        for name, tensor in expected.items():
+            assert np.array_equal(machine.tensor(name), tensor.numpy()), (seed, index, name)
+    return program
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_networks(seed):
+    network = random_network(seed)
+    for name in ("tiny", "small"):
+        _check(network, MACHINES[name], seed)
+
+
+@pytest.mark.parametrize("name", ["zcu104", "cramped", "wide"])
+@pytest.mark.parametrize("seed", range(100, 108))
+def test_other_machines(seed, name):
+    _check(random_network(seed), MACHINES[name], seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(200, 400))
+def test_many_random_networks(seed):
+    network = random_network(seed)
+    for config in MACHINES.values():
+        _check(network, config, seed, interleavings=2)
+
+
+def test_network_without_arithmetic_in_it(builder):
+    """A spike that goes through the whole machine: 1x1, weight 1, threshold 1, no leak."""
+    made = builder("spikes", 3, 2, 2)
+    made.conv(channels=3)
+    arrays = made.network.arrays
+    arrays["conv0.weight"][:] = np.eye(3, dtype=np.int8)[:, :, None, None] * 4
+    arrays["conv0.bias"][:] = 0
+    arrays["conv0.threshold"][:] = 2
+    clip = np.random.default_rng(0).random((4, 3, 2, 2)) < 0.5
+    made.network.check()
+    machine = Interpreter(compile_network(made.network, preset("tiny")), clip).run()
+    assert np.array_equal(machine.tensor("conv0.out"), clip)
+
+
+def test_wide_rows_are_cut(builder):
+    """A row wider than the accumulators."""
+    made = builder("spikes", 9, 4, 150, frames=5)
+    made.depthwise(made.conv(channels=10, kernel=3, padding=1, stride=1), kernel=7, padding=2)
+    program = _check(made.network, preset("tiny"), 0)
+    assert all(i.body.get("pixels", 0) <= 64 for i in program.instructions())
+
+
+def test_input_too_large_for_the_banks(builder):
+    """Units of a few words, of a single bit-plane and of a few kernel rows."""
+    made = builder("spikes", 20, 6, 24, frames=3)
+    planes = made.conv(channels=20, kernel=7, padding=3, kind="planes", stride=2)
+    made.depthwise(planes, kernel=7, padding=3)
+    made.conv(planes, channels=9, kernel=7, padding=3)
+    config = replace(preset("tiny"), spike_depth=74)
+    program = _check(made.network, config, 1)
+    assert any(i.body.get("count1", 0) > 1 and i.body["run"] == 1 for i in program.instructions())
+    pixels = builder("pixels", 3, 5, 12, frames=5)
+    pixels.conv(kernel=7, padding=3, channels=9)
+    _check(pixels.network, replace(preset("tiny"), spike_depth=400), 2)
+
+
+def test_padding_beyond_the_kernel(builder):
+    made = builder("spikes", 5, 4, 3)
+    made.conv(channels=9, kernel=1, padding=2)
+    made.depthwise("conv0.out", kernel=3, padding=5)
+    _check(made.network, preset("tiny"), 2)
+
+
+def test_tensors_meet_in_the_layout_of_heads(builder):
+    """A shortcut between attention and convolutions: all of them in head layout, the consumers' weights too."""
+    made = builder("spikes", 24, 4, 5, frames=9)
+    query, key, value = (made.conv(channels=24) for _ in range(3))
+    stream = made.conv(channels=24, kernel=3, padding=1, kind="residual")
+    matrix = made.keyvalue(key, value, heads=2)
+    attended = made.attend(query, matrix)
+    made.depthwise(attended)
+    made.conv(attended, channels=24, kind="residual", shortcut=stream)
+    made.conv(attended, channels=4)
+    program = _check(made.network, preset("tiny"), 3, interleavings=3)
+    groups = {name: place.group for name, place in program.tensors.items()}
+    assert groups["attend5.out"] == groups["depthwise6.out"] == 12
+    assert groups[stream] == 24
+
+
+def test_two_clips_one_after_the_other(builder):
+    """K^T V of the clip before lies in the program region and must not matter."""
+    made = builder("spikes", 24, 4, 5)
+    made.attend("input", made.keyvalue(heads=2))
+    program = compile_network(made.network, preset("tiny"))
+    clips = [random_clip(made.network, seed) for seed in (1, 2)]
+    first = Interpreter(program, clips[0]).run()
+    again = Program(**{**vars(program), "image": first.regions[0].data.tobytes()})
+    assert again.image != program.image
+    machine = Interpreter(again, clips[1]).run()
+    assert np.array_equal(machine.tensor("attend1.out"), Reference(made.network).run(clips[1])["attend1.out"])
+
+
+def test_same_bytes_in_another_process():
+    code = ("from spikeloom.config import preset; from spikeloom.hw.program.compiler import compile_network;"
+            "from spikeloom.quantize.random_networks import random_network; import zlib;"
+            "print(zlib.crc32(compile_network(random_network(3), preset('tiny')).image))")
+    other = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "77"}, capture_output=True, text=True,
+                           check=True)
+    assert int(other.stdout) == zlib.crc32(compile_network(random_network(3), preset("tiny")).image)
+
+
+def _without(program: Program, producer: Engine, consumer: Engine) -> Program:
+    """The program without the tokens of one semaphore."""
+    image = bytearray(program.image)
+    for index, instruction in enumerate(program.instructions()):
+        wait, signal = instruction.wait, instruction.signal
+        if instruction.engine is producer:
+            signal -= {consumer}
+        if instruction.engine is consumer:
+            wait -= {producer}
+        changed = Instruction(opcode=instruction.opcode, layer=instruction.layer, wait=wait, signal=signal,
+                              body=instruction.body)
+        image[64 * index:64 * index + 64] = changed.encode()
+    return Program(**{**vars(program), "image": bytes(image)})
+
+
+def test_every_semaphore_is_needed():
+    """The random interleavings find the lack of any semaphore: they are a test of the tokens."""
+    network = random_network(3)
+    clip = random_clip(network, 3)
+    program = compile_network(network, preset("tiny"))
+    expected = Reference(network).run(clip)
+    pairs = {(p, i.engine) for i in program.instructions() for p in i.wait}
+    # END waits for all engines; that the stores are done tells the most
+    pairs -= {(p, Engine.SEQUENCER) for p in Engine if p is not Engine.STORE}
+    assert len(pairs) > 10
+    for pair in sorted(pairs):
+        faulty = _without(program, *pair)
+        assert any(_fails(faulty, clip, expected, seed) for seed in range(30)), pair
+
+
+def _fails(program: Program, clip, expected, seed: int) -> bool:
+    try:
+        machine = Interpreter(program, clip, np.random.default_rng(seed)).run()
+        return any(not np.array_equal(machine.tensor(n), t.numpy()) for n, t in expected.items())
+    except InterpreterError:
+        return True
+
+
+class TestRefusals:
+    """The machine's limits, each with the operator's name and the reason."""
+
+    @staticmethod
+    def refuses(network: Network, message: str, config: MachineConfig | None = None) -> None:
+        with pytest.raises(MappingError, match=message):
+            compile_network(network, config or preset("tiny"))
+
+    def test_row_of_pixels(self, builder):
+        made = builder("pixels", 3, 3, 86)
+        made.conv()
+        self.refuses(made.network, r"^operator conv0: a row of 258 bytes is wider than the line buffer \(256 bytes\)$")
+
+    def test_row_of_spikes(self, builder):
+        made = builder("spikes", 3, 2, 1025)
+        made.conv(channels=2)
+        self.refuses(made.network, "^operator conv0: the input of a single output row takes 1025 words of a spike "
+                                   "bank, half a bank has 1024$")
+
+    def test_row_of_keys(self, builder):
+        made = builder("spikes", 3, 1, 1025)
+        made.keyvalue()
+        made.attend("input", "keyvalue0.out")
+        self.refuses(made.network, "^operator keyvalue0: a row of 1025 words does not fit half of a spike bank")
+
+    def test_kernel_out_of_reach(self, builder):
+        made = builder("spikes", 3, 20, 20)
+        made.conv(kernel=17)
+        self.refuses(made.network, "^operator conv0: chunk header: `dx` must fit 5 bits, not `16`$")
+
+    def test_two_widths_of_heads(self, builder):
+        made = builder("spikes", 60, 3, 3)
+        made.keyvalue(heads=5)
+        made.keyvalue(heads=3)
+        made.attend("input", "keyvalue0.out")
+        self.refuses(made.network, "^operator keyvalue1: tensor input is laid out in groups of 12 channels for "
+                                   "keyvalue0 already, not of 20$")
+
+    def test_keyvalue_as_output(self, builder):
+        made = builder("spikes", 8, 3, 3)
+        made.keyvalue()
+        self.refuses(made.network, r"^operator keyvalue0: K\^T V cannot be the output of a network$")
+
+    def test_too_many_tokens(self, builder):
+        made = builder("spikes", 8, 1000, 1000)
+        made.keyvalue()
+        made.attend("input", "keyvalue0.out")
+        self.refuses(made.network, "^operator keyvalue0: .*three limbs")
+
+    def test_words_wider_than_the_mask(self, builder):
+        made = builder("spikes", 8, 3, 3)
+        made.keyvalue()
+        made.attend("input", "keyvalue0.out")
+        self.refuses(made.network, "^operator keyvalue0: the mask of the Hamming unit has 16 bits",
+                     MachineConfig(lanes=4, word_channels=32))
+
+    def test_spatial_sum(self, builder):
+        made = builder("spikes", 8, 65, 64)
+        made.conv(mode="residual", pool=True)
+        made.network.arrays["conv0.shift"] = np.zeros(8, dtype=np.int32)
+        self.refuses(made.network, "^operator conv0: spatial sums of 4160 pixels may exceed their 28 bits")
+
+    def test_parameters(self, builder):
+        made = builder("spikes", 8, 3, 3)
+        made.conv()
+        self.refuses(made.network, "`parameter_depth` must be at least `output_words`, not `16`",
+                     MachineConfig(lanes=4, word_channels=8, output_words=32, parameter_depth=16))
