@@ -1,0 +1,33 @@
+"""Depthwise unit: bench against its model and against a convolution."""
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from spikeloom.config import PRESETS, preset
+from spikeloom.hw.gateware.depthwise import DepthwiseUnit
+from spikeloom.hw.gateware.emit import emit_verilog
+from spikeloom.sim.cocotb_runner import run_bench
+
+CONFIGS = {
+    "tiny": preset("tiny"),
+    "small": preset("small"),
+    "one row": replace(preset("tiny"), word_channels=16, output_words=2, load_groups=2, depthwise_rows=1),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bench(name, seed):
+    config = CONFIGS[name]
+    run_bench(DepthwiseUnit(config), "spikeloom.sim.benches.depthwise", name="depthwise", seed=seed,
+              parameters={"config": asdict(config)})  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_latency(name):
+    assert DepthwiseUnit(preset(name)).latency == 4
+
+
+def test_channels_are_one_module():
+    assert emit_verilog(DepthwiseUnit(preset("tiny")), name="depthwise").count("\nmodule ") == 3

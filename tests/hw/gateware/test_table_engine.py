@@ -1,0 +1,45 @@
+"""Table engine: bench against its model, latency, parameters."""
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from spikeloom.config import preset
+from spikeloom.hw.gateware.emit import assert_no_multiplier, emit_verilog
+from spikeloom.hw.gateware.table_engine import TableEngine
+from spikeloom.hw.gateware.tables import LookupTable, add_tree
+from spikeloom.sim.cocotb_runner import run_bench
+
+CONFIGS = {
+    "tiny": preset("tiny"),
+    "small": preset("small"),
+    "two groups": replace(preset("tiny"), word_channels=16, output_words=2, load_groups=2),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bench(name, seed):
+    config = CONFIGS[name]
+    run_bench(TableEngine(config), "spikeloom.sim.benches.table_engine", name="table_engine", seed=seed,
+              parameters={"config": asdict(config)})  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "latency"), [("tiny", 5), ("small", 6), ("zcu104", 7)])
+def test_latency(name, latency):
+    assert TableEngine(preset(name)).latency == latency
+
+
+def test_lanes_are_one_module():
+    assert emit_verilog(TableEngine(preset("tiny")), name="engine").count("\nmodule ") == 3
+
+
+def test_adders_only():
+    assert_no_multiplier(TableEngine(preset("tiny")))
+
+
+def test_parameters_are_checked():
+    with pytest.raises(ValueError, match="`width` must be positive, not `0`"):
+        LookupTable(width=0)
+    with pytest.raises(ValueError, match="`operands` must be a power of two of values, not `0`"):
+        add_tree(None, [], "sum")
