@@ -45,7 +45,7 @@ class RowBuffer(wiring.Component):
         self.depth, self.row_beats, self.beat_bits, self.style = depth, row_beats, beat_bits, style
         super().__init__({
             "write_en": In(1), "write_row": In(ceil_log2(depth)), "write_slot": In(range(row_beats)),
-            "write_data": In(beat_bits), "read_en": In(1, init=1), "read_row": In(ceil_log2(depth)),
+            "write_data": In(beat_bits), "read_en": In(1, init=1), "read_row": In(ceil_log2(depth)),  # type: ignore[call-arg]
             "read_data": Out(row_beats * beat_bits)})
 
     def elaborate(self, platform: object) -> Module:
@@ -86,7 +86,7 @@ class SpikeBanks(wiring.Component):
         self.config, self.style = config, style
         super().__init__({
             "write_mask": In(config.banks), "write_address": In(SPIKE_ADDRESS_BITS),
-            "write_data": In(config.beat_bits), "read_en": In(config.banks, init=(1 << config.banks) - 1),
+            "write_data": In(config.beat_bits), "read_en": In(config.banks, init=(1 << config.banks) - 1),  # type: ignore[call-arg]
             "read_address": In(SPIKE_ADDRESS_BITS * config.banks), "read_data": Out(config.beat_bits * config.banks)})
 
     def elaborate(self, platform: object) -> Module:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from spikeloom.config import preset
+from spikeloom.config import MachineConfig, preset
 from spikeloom.hw.gateware.arbiter import RoundRobin
 from spikeloom.hw.gateware.buffers import RowBuffer, SpikeBanks
 from spikeloom.hw.gateware.emit import assert_no_multiplier
@@ -18,40 +18,44 @@ from spikeloom.sim.benches.dma import ReadEngines, WriteEngines
 from spikeloom.sim.cocotb_runner import run_bench
 
 TINY = preset("tiny")
+CONFIGS = {
+    "tiny": TINY, "small": preset("small"),
+    # What the presets do not have: one lane, a beat of 1/8 word_channels bytes, 8 banks, odd depths.
+    "narrow": MachineConfig(lanes=1, word_channels=32, banks=8, output_words=1, spike_depth=1000, line_bytes=200)}
 PRESETS = pytest.mark.parametrize("name", ["tiny", "small"])
 
 
 def bench(component, module: str, name: str, top: str, seed: int = 1, **parameters):
     return run_bench(component, f"spikeloom.sim.benches.{module}", name=f"{top}_{name}", seed=seed,
-                     parameters={"config": asdict(preset(name)), **parameters})
+                     parameters={"config": asdict(CONFIGS[name]), **parameters})
 
 
 @PRESETS
 def test_transfer(name):
-    bench(TransferGenerator(preset(name)), "transfer", name, "transfer")
+    bench(TransferGenerator(CONFIGS[name]), "transfer", name, "transfer")
 
 
 @PRESETS
 @pytest.mark.parametrize("credits", [16, 128])
 def test_read_port(name, credits):
-    port = ReadPort(preset(name), 3, credits=credits)
+    port = ReadPort(CONFIGS[name], 3, credits=credits)
     bench(port, "read_port", name, f"read_port{credits}", seed=2, credits=credits)
 
 
 @PRESETS
 def test_write_port(name):
-    bench(WritePort(preset(name), 3), "write_port", name, "write_port", seed=2)
+    bench(WritePort(CONFIGS[name], 3), "write_port", name, "write_port", seed=2)
 
 
-@PRESETS
+@pytest.mark.parametrize("name", list(CONFIGS))
 @pytest.mark.parametrize("module", ["load", "row_load", "packer"])
 def test_read_engines(name, module):
-    bench(ReadEngines(preset(name)), module, name, "read_engines", seed=3)
+    bench(ReadEngines(CONFIGS[name]), module, name, "read_engines", seed=3)
 
 
 @PRESETS
 def test_write_engines(name):
-    bench(WriteEngines(preset(name)), "store", name, "write_engines", seed=3)
+    bench(WriteEngines(CONFIGS[name]), "store", name, "write_engines", seed=3)
 
 
 @pytest.mark.parametrize("row_beats", [1, 3])
@@ -63,7 +67,7 @@ def test_row_buffer(depth, row_beats):
 
 @PRESETS
 def test_spike_banks(name):
-    bench(SpikeBanks(preset(name)), "buffers", name, "spike_banks", kind="banks")
+    bench(SpikeBanks(CONFIGS[name]), "buffers", name, "spike_banks", kind="banks")
 
 
 def test_no_multiplier():
