@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,6 +26,7 @@ from .load import LoadEngine
 from .read_port import ReadPort
 from .row_load import RowLoadEngine
 from .sequencer import Sequencer
+from .shared import ResetInserter
 from .store import StoreEngine
 from .supervisor import Supervisor
 from .write_port import WritePort

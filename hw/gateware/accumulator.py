@@ -26,6 +26,7 @@ from spikeloom.arithmetic import LIMB_BITS
 from spikeloom.config import ACCUMULATOR_BITS, MachineConfig
 
 from ..isa import Accumulate
+from .shared import shared
 from .tables import ENTRY_BITS
 
 __all__ = ["AccumulatorWord", "Accumulators", "Update"]
@@ -46,6 +47,7 @@ class Update:
     sums: np.ndarray
 
 
+@shared
 class AccumulatorWord(wiring.Component):
     """The accumulators of one output word (Wc x Pt), both banks.
 

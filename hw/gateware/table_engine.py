@@ -22,11 +22,13 @@ from amaranth.utils import exact_log2
 
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
+from .shared import shared
 from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits
 
 __all__ = ["TableEngine", "TableLane"]
 
 
+@shared
 class TableLane(wiring.Component):
     """The tables and adder trees of one lane; ports as `TableEngine`, of one lane.
 

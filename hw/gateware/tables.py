@@ -15,6 +15,8 @@ from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import GROUP_INPUTS
 
+from .shared import shared
+
 __all__ = ["ENTRIES", "ENTRY_BITS", "LookupTable", "add_tree", "unpack_bits"]
 
 ENTRIES = 1 << GROUP_INPUTS
@@ -24,6 +26,7 @@ ENTRY_BITS = 10
 """Width of an entry: four weights of magnitude <= 127, either sign."""
 
 
+@shared
 class LookupTable(wiring.Component):
     """Two halves of 16 rows: `value` = the row `index` of half `half`, one cycle later.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cocotb
-from amaranth.hdl import Module, ResetInserter
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import RisingEdge
@@ -19,6 +19,7 @@ from spikeloom.hw.gateware.axi import BOUNDARY_BYTES, MAX_BEATS, ReadBus, WriteB
 from spikeloom.hw.gateware.load import LoadEngine
 from spikeloom.hw.gateware.read_port import ReadPort
 from spikeloom.hw.gateware.row_load import RowLoadEngine
+from spikeloom.hw.gateware.shared import ResetInserter
 from spikeloom.hw.gateware.store import StoreEngine
 from spikeloom.hw.gateware.write_port import WritePort
 from spikeloom.hw.isa import FIELDS, Opcode, pack_fields
