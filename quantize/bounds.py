@@ -11,7 +11,8 @@ an output channel,
     attention   -D B                D B               D channels per head, B = largest |M_ij| with its limb rounding
 
 Checked: accumulators against ACCUMULATOR_BITS, `a = +-acc + bias` against CURRENT_BITS, K^T V against three limbs,
-spatial and temporal sums against MEMBRANE_BITS (below which the order of saturating additions cannot matter).
+temporal sums against MEMBRANE_BITS and spatial ones, which become input currents with guard bits, against
+MEMBRANE_BITS - GUARD_BITS (4096 pixels): so neither ever saturates, and X always has the width of a membrane potential.
 Needs NumPy only.
 """
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeloom.arithmetic import LIMB_BITS, MEMBRANE_BITS, RESIDUAL_BITS, limb_count
+from spikeloom.arithmetic import GUARD_BITS, LIMB_BITS, MEMBRANE_BITS, RESIDUAL_BITS, limb_count
 from spikeloom.config import ACCUMULATOR_BITS
 from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, NetworkError
 
@@ -125,7 +126,7 @@ def _prove_neuron(
     if neuron.pool:
         pixels = _pixels(network, operator)
         largest = np.full(1, pixels << (RESIDUAL_BITS - 1), dtype=np.int64)
-        _require(operator, f"sum over {pixels} pixels", -largest, largest - pixels, MEMBRANE_BITS)
+        _require(operator, f"sum over {pixels} pixels", -largest, largest - pixels, MEMBRANE_BITS - GUARD_BITS)
     return int(low.min()), int(high.max())
 
 

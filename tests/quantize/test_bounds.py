@@ -126,9 +126,9 @@ def test_spatial_sum_limit():
         net.check()
         return net
 
-    prove_bounds(network(256))
-    with pytest.raises(NetworkError, match=r"operator main: sum over 66049 pixels .* beyond 32 bits"):
-        prove_bounds(network(257))
+    prove_bounds(network(64))
+    with pytest.raises(NetworkError, match=r"operator main: sum over 4225 pixels .* beyond 28 bits"):
+        prove_bounds(network(65))
 
 
 def attention(size: int, heads: int, width: int, frames: int = 1) -> Network:
