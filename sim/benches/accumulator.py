@@ -74,22 +74,3 @@ async def accumulates_and_drains(dut):
     samples = await play(dut, schedule, ["read_data"], tail=block.read_latency)
     got = [unpack_values(samples[cycle]["read_data"], 24, config.beat_bits) for cycle in expected]
     support.compare("read_data", got, list(expected.values()))
-
-
-@cocotb.test()
-async def the_model_refuses_updates_too_close(dut):
-    parameters = support.parameters()
-    config = MachineConfig(**parameters.pop("config"))
-    block = Accumulators(config, **parameters)
-    banks = np.zeros((2, 16, config.outputs, config.lanes), np.int64)
-    await support.start(dut)
-    near = [
-        Update(cycle=cycle, bank=0, address=3, mode=Accumulate.KEEP, sums=banks[0, 0])
-        for cycle in (0, block.spacing - 1)
-    ]
-    try:
-        block.model(banks, near)
-    except ValueError as error:
-        assert f"{block.spacing} cycles apart" in str(error)
-    else:
-        raise AssertionError("updates too close were accepted")

@@ -2,11 +2,13 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from spikeloom.config import preset
-from spikeloom.hw.gateware.accumulator import Accumulators
+from spikeloom.hw.gateware.accumulator import Accumulators, Update
 from spikeloom.hw.gateware.emit import assert_no_multiplier, emit_verilog
+from spikeloom.hw.isa import Accumulate
 from spikeloom.sim.cocotb_runner import run_bench
 
 CONFIGS = {
@@ -29,6 +31,20 @@ def test_sums_after_their_announcement(sums_delay):
     options = {"sums_delay": sums_delay, "sum_bits": 24}
     run_bench(Accumulators(preset("tiny"), **options), "spikeloom.sim.benches.accumulator", name="accumulator",
               parameters={"config": asdict(preset("tiny")), **options})  # fmt: skip
+
+
+def test_the_model_refuses_updates_too_close():
+    block = Accumulators(preset("tiny"))
+    banks = np.zeros((2, 4, block.config.outputs, block.config.lanes), np.int64)
+
+    def updates(distance):
+        options = {"bank": 0, "address": 3, "mode": Accumulate.KEEP, "sums": banks[0, 0] + 1}
+        return [Update(cycle=cycle, **options) for cycle in (0, distance)]
+
+    block.model(banks, updates(block.spacing))
+    assert (banks[0, 3] == 2).all()
+    with pytest.raises(ValueError, match=f"must be {block.spacing} cycles apart"):
+        block.model(banks, updates(block.spacing - 1))
 
 
 def test_words_are_one_module():
