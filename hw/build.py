@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,9 @@ def emit_machine(config: MachineConfig) -> str:
     Emitting takes Amaranth up to minutes, so the text is kept in the cache under a hash of the configuration and of
     every source file that it is made from.
     """
-    from amaranth import __version__ as amaranth_version
-
     sources = sorted((Path(__file__).parent / "gateware").glob("*.py"))
     sources += [Path(__file__).parent / "isa.py", *sorted(Path(spikeloom.__file__).parent.glob("*.py"))]
-    key = content_hash([amaranth_version, json.dumps(config.hardware), *(path.read_bytes() for path in sources)])
+    key = content_hash([version("amaranth"), json.dumps(config.hardware), *(path.read_bytes() for path in sources)])
     path = cache_directory("rtl") / f"{key}.v"
     with exclusive(path.with_suffix(".lock")):
         if not path.exists():

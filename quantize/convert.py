@@ -1,4 +1,4 @@
-"""Trained model -> network directory: `network.json`, `network.safetensors`, `quantisation.json`.
+"""Trained model -> network directory: `network.json`, `network.safetensors`, `quantize_report.json`.
 
 A model is named (`digits`: the trained demo network of the zoo) or a path `MODEL.safetensors` with the configuration
 `MODEL.json` beside it, as `spikeloom.quantize.train` writes them. Calibration clips come from the caller, from
@@ -7,15 +7,15 @@ video files, or from the training split of the moving digits for networks of tha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
+from .quantizer import quantize as quantize_model
+from .report import QuantizationReport
 
 __all__ = ["ModelError", "ZOO", "calibration_clips", "load_model", "quantize"]
 
@@ -31,7 +31,7 @@ def quantize(
     model: str | Path | SpikeVideoFormer, out: str | Path, *, clips: NDArray[np.uint8] | None = None,
     videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> QuantizationReport:
     """Quantise a model and write its network directory.
 
     Args:
@@ -43,7 +43,7 @@ def quantize(
         progress: Hears one line per step.
 
     Returns:
-        The quantiser's report, as written to `quantisation.json`.
+        The quantiser's report, as written to `quantize_report.json`.
 
     Raises:
         ModelError: The model cannot be loaded, or no calibration clips fit it.
@@ -55,12 +55,10 @@ def quantize(
     if clips is None:
         tell("prepare calibration clips")
         clips = calibration_clips(loaded.config, videos, count)
-    from .quantizer import quantize as quantize_model
-
     tell(f"calibrate on {len(clips)} clips and quantise")
     network, report = quantize_model(loaded, clips)
     network.save(out)
-    (Path(out) / "quantisation.json").write_text(json.dumps(report, indent=1) + "\n")
+    report.save(out)
     return report
 
 

@@ -3,7 +3,7 @@
     zoo network -> quantise -> build -> per clip: float model | integer reference | Verilated RTL -> OUT/
 
     OUT/network/, rtl/, program/    what was made          OUT/demo.png           the picture
-    OUT/report/bit_exact.json, rtlsim_performance.json, accuracy.json, quantisation.json, build.json
+    OUT/report/bit_exact.json, rtlsim_performance.json, accuracy.json, quantize_report.json, build.json
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class DemoResult:
 
 def demo(
     *, video: str | Path | None = None, clips: int = 2, preset: str = "small", out: str | Path = "build/demo",
-    held_out: int = HELD_OUT, progress: Callable[[str], None] | None = None, show: Callable[[str], None] | None = None,
+    held_out: int = HELD_OUT, model: str | Path = MODEL, progress: Callable[[str], None] | None = None,
+    show: Callable[[str], None] | None = None,
 ) -> DemoResult:
     """Run the demo network on held-out clips of moving digits, or on a video.
 
@@ -73,6 +74,7 @@ def demo(
         preset: Machine to build.
         out: Directory to write to.
         held_out: Clips that the accuracy of float model and integer network is measured on.
+        model: Trained network for moving digits, as for `quantize`.
         progress: Hears one line per step.
         show: Hears the lines of the result.
 
@@ -86,21 +88,21 @@ def demo(
             raise ValueError(f"`{name}` must be at least 1, not `{value!r}`")
     tell, say = progress or (lambda message: None), show or (lambda line: None)
     out = Path(out)
-    model = load_model(MODEL)
-    inputs, labels = _inputs(model, video, clips)
-    quantised = quantize(model, out / "network", progress=tell)
-    write_report(out / "report" / "quantisation.json", quantised)
+    network = load_model(model)
+    inputs, labels = _inputs(network, video, clips)
+    quantised = quantize(network, out / "network", progress=tell)
+    quantised.save(out / "report")
     built = build(out / "network", preset=preset, out=out, progress=tell)
     rig = Rig(out, progress=tell)
-    _show_machine(say, model, rig, built)
+    _show_machine(say, network, rig, built)
     accuracy = None
     if video is None:
-        accuracy = _accuracy(model, rig.reference, held_out)
+        accuracy = _accuracy(network, rig.reference, held_out)
         write_report(out / "report" / "accuracy.json", accuracy)
         _show_accuracy(say, accuracy)
-    shown = _run_clips(model, rig, inputs, labels, say)
+    shown = _run_clips(network, rig, inputs, labels, say)
     simulation = rig.finish()
-    _draw(out / "demo.png", model, rig, shown, inputs, simulation)
+    _draw(out / "demo.png", network, rig, shown, inputs, simulation)
     say(simulation.summary)
     say(f"picture {out / 'demo.png'}")
     say(f"report  {out / 'report' / 'bit_exact.json'}")
@@ -169,7 +171,7 @@ def _run_clips(
     say: Callable[[str], None],
 ) -> list[_Shown]:
     """Simulate each clip and show its line."""
-    ops, shown = sum(additions_by_engine(rig.network).values()), []
+    ops, shown = additions_by_engine(rig.network)["array"], []
     say(f"{'clip':>4}  {'label':9} {'float':9} {'integer':9} {'RTL':9} {'RTL = integer':>14} {'cycles':>10} "
         f"{'synaptic ops':>13} {'per cycle':>9}")
     bar = tqdm(zip(inputs, labels, strict=True), total=len(inputs), desc="simulate", unit="clip", disable=None,
@@ -190,9 +192,9 @@ def _run_clips(
 
 def _show_machine(say: Callable[[str], None], model: SpikeVideoFormer, rig: Rig, built: Mapping[str, Any]) -> None:
     config, parameters = model.config, sum(p.numel() for p in model.parameters())
-    say(f"network {MODEL}: {parameters:,} parameters, {config.frames} frames of {config.height} x {config.width}, "
+    say(f"network: {parameters:,} parameters, {config.frames} frames of {config.height} x {config.width}, "
         f"hash {rig.network.hash[:12]}")
-    say(f"machine {built['preset']}: {rig.config.peak_ops_per_cycle:,} synaptic operations per cycle at most, "
+    say(f"machine: preset {built['preset']}: {rig.config.peak_ops_per_cycle:,} synaptic operations per cycle at most, "
         f"configuration {built['config_hash']}")
 
 
@@ -217,7 +219,7 @@ def _draw(
                     caption=f"label: {_words(item.label)}    RTL: {_words(item.rtl)}    "
                             + ("bit-exact" if item.exact else "NOT bit-exact"))
         for clip, item in zip(inputs, shown, strict=True)]
-    title = (f"Spikeloom: SpikeVideoFormer `{MODEL}` on simulated RTL, {performance['cycles'] // len(shown):,} cycles "
+    title = (f"Spikeloom: SpikeVideoFormer on simulated RTL, {performance['cycles'] // len(shown):,} cycles "
              f"per clip of {rig.network.frames} frames, {simulation.bit_exact['compared']:,} values compared, "
              f"{simulation.mismatches} differ")
     draw(path, clips=clips, rates=first.rates, logits=logits, title=title)

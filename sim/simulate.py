@@ -119,8 +119,11 @@ class Rig:
             SimulationError: The machine stopped with an error, or did not stop in time.
         """
         expected = {name: tensor.numpy() for name, tensor in self.reference.run(clip).items()}
+        machine = self.machine
+        if self._progress is not None:
+            self._progress(f"simulate {self.network.frames} frames")
         began = time.perf_counter()
-        result = self.machine.run(clip)
+        result = machine.run(clip)
         seconds = time.perf_counter() - began
         got = {name: result.tensor(name) for name in self.comparison.tensors}
         wrong = self.comparison.add(expected, got, cycle=result.write_cycle)
@@ -147,6 +150,7 @@ class Rig:
         return Simulation(bit_exact=bit_exact, performance=performance, summary=self.comparison.summary())
 
     def _performance(self) -> dict[str, Any]:
+        """`synaptic_ops` and `utilisation` are those of the array, `additions` those of every engine."""
         cycles, clips = sum(run.cycles for run in self._runs), len(self._runs)
         frames, seconds = clips * self.network.frames, cycles / (self.config.clock_mhz * 1e6)
         additions = {engine: clips * count for engine, count in additions_by_engine(self.network).items()}
@@ -181,10 +185,7 @@ def simulate(
         VideoError: The video cannot be read.
     """
     rig = Rig(directory, every_layer=every_layer, wave=wave, progress=progress)
-    clip = input_clip(rig.network, video=video, random=random)
-    if progress is not None:
-        progress(f"simulate {rig.network.frames} frames")
-    rig.run(clip)
+    rig.run(input_clip(rig.network, video=video, random=random))
     return rig.finish()
 
 

