@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeloom.arithmetic import PLANE_BITS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX, saturate
+from spikeloom.bounds import CURRENT_BITS, prove_bounds, weight_bounds
 from spikeloom.config import ACCUMULATOR_BITS
 from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator
 from spikeloom.network import Tensor as Declaration
 
-from .bounds import CURRENT_BITS, prove_bounds, weight_bounds
 from .calibration import Statistics, batches, calibrate
 from .folding import PIXELS, FloatStage, fold
 from .models import SpikeVideoFormer

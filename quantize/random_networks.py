@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeloom.arithmetic import LEAKS, RESETS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX
+from spikeloom.bounds import CURRENT_BITS, prove_bounds, weight_bounds
 from spikeloom.config import ACCUMULATOR_BITS
 from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator
 from spikeloom.network import Tensor as Declaration
 
-from .bounds import CURRENT_BITS, prove_bounds, weight_bounds
 from .reference import Reference, neuron_stage
 
 THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head", "plain")

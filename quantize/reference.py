@@ -31,9 +31,8 @@ from spikeloom.arithmetic import (
     round_shift,
     saturate,
 )
+from spikeloom.bounds import Bounds, prove_bounds
 from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, NetworkError, Neuron, Operator, inputs_of
-
-from .bounds import Bounds, prove_bounds
 
 DTYPES = {
     "pixels": torch.uint8, "spikes": torch.bool, "residual": torch.int16, "planes": torch.int8,

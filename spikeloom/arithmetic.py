@@ -25,7 +25,8 @@ GUARD_BITS = 4
 """Fraction bits that a membrane potential has below its input current."""
 
 MEMBRANE_BITS = 32
-"""Width of a membrane potential, of a spatial sum and of a temporal sum, signed, saturating."""
+"""Width of a membrane potential and of a temporal sum, signed, saturating. A spatial sum has GUARD_BITS
+bits less, so that it is an input current; `spikeloom.bounds` refuses a network whose spatial sums could exceed that."""
 
 RESIDUAL_BITS = 16
 PLANE_BITS = 8

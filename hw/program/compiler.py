@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from spikeloom.bounds import prove_bounds
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import INSTRUCTION_BYTES, EncodingError, Opcode
 from spikeloom.network import Attend, Conv, Depthwise, Network, Operator, outputs_of
@@ -21,43 +22,44 @@ from .errors import MappingError
 from .layout import Region, TensorPlace
 from .memory_map import place_tensors
 from .program import OperatorInfo, Program
-from .schedule import Step, insert_tokens
+from .schedule import Step, hoist_constants, insert_tokens
 from .workload import synaptic_operations
 
 
 def compile_network(network: Network, config: MachineConfig) -> Program:
     """Compile `network` for the machine `config`. The same arguments give the same bytes.
 
-    Accumulator bounds are not proven here but by the quantiser.
-
     Raises:
-        NetworkError: The network is malformed.
+        NetworkError: The network is malformed, or an accumulator could overflow (`spikeloom.bounds`).
         MappingError: The machine cannot run an operator; the message names it and says why.
     """
     network.check()
+    prove_bounds(network)
     if config.parameter_depth < config.output_words:
         raise MappingError(f"`parameter_depth` must be at least `output_words`, not `{config.parameter_depth}`")
     emitter = Emitter(config)
     places, workspace = place_tensors(network, emitter)
-    operators = []
     for index, operator in enumerate(network.operators):
-        first = len(emitter.steps)
         emitter.layer = index
         _lower(emitter, network, places, operator)
-        operators.append(OperatorInfo(
-            name=operator.name, kind=type(operator).__name__.lower(), first=first,
-            instructions=len(emitter.steps) - first, synaptic_operations=synaptic_operations(network, operator),
-            outputs=outputs_of(operator)))
     emitter.emit(Opcode.END)
-    insert_tokens(emitter.steps)
-    start = align(len(emitter.steps) * INSTRUCTION_BYTES)
+    steps = hoist_constants(emitter.steps)
+    insert_tokens(steps)
+    start = align(len(steps) * INSTRUCTION_BYTES)
     places = {name: _moved(place, start) for name, place in places.items()}
     return Program(
         config=config, network_hash=network.hash, frames=network.frames,
-        image=_encode(network, emitter.steps, start) + bytes(emitter.constants),
-        instruction_count=len(emitter.steps), workspace_bytes=workspace, input_bytes=places[network.input].size,
+        image=_encode(network, steps, start) + bytes(emitter.constants),
+        instruction_count=len(steps), workspace_bytes=workspace, input_bytes=places[network.input].size,
         output_bytes=places[network.output].size, input=network.input, output=network.output, tensors=places,
-        operators=tuple(operators))
+        operators=tuple(_info(network, index, operator, steps) for index, operator in enumerate(network.operators)))
+
+
+def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -> OperatorInfo:
+    own = [i for i, step in enumerate(steps[:-1]) if step.instruction.layer == index]
+    return OperatorInfo(
+        name=operator.name, kind=type(operator).__name__.lower(), first=own[0], instructions=len(own),
+        synaptic_operations=synaptic_operations(network, operator), outputs=outputs_of(operator))
 
 
 def _lower(emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Operator) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spikeloom.bounds import prove_bounds
 from spikeloom.network import Attend, Conv, Network
-from spikeloom.quantize.bounds import prove_bounds
 from spikeloom.quantize.calibration import run_float
 from spikeloom.quantize.folding import fold, fold_pixels, fold_repconv
 from spikeloom.quantize.layers import RepConv

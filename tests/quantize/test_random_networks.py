@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spikeloom.arithmetic import LEAKS, RESETS, WEIGHT_MAX
+from spikeloom.bounds import prove_bounds
 from spikeloom.network import Attend, Conv, KeyValue, Network
-from spikeloom.quantize.bounds import prove_bounds
 from spikeloom.quantize.random_networks import FRAMES, PROFILES, THEMES, cost, random_clip, random_network
 from spikeloom.quantize.reference import Reference
 

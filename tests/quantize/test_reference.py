@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from spikeloom.bounds import Bounds
 from spikeloom.network import Attend, Conv, KeyValue, Network, NetworkError
-from spikeloom.quantize.bounds import Bounds
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import DTYPES, Reference, exact_type
 

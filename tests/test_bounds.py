@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from spikeloom.bounds import prove_bounds, weight_bounds
 from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, NetworkError, Neuron, Tensor
-from spikeloom.quantize.bounds import prove_bounds, weight_bounds
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
