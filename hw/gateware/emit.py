@@ -51,9 +51,9 @@ def emit_verilog(component: Any, *, name: str, ports: Any = None) -> str:
     """Verilog of ``component`` as module ``name``, with its submodules before it, identical modules merged.
 
     ``ports`` as ``amaranth.back.verilog.convert`` takes them; by default the component's signature, members of nested
-    interfaces joined by ``__``. Submodules are called ``<name>_<path of the first instance>``,
-    modules of shared components ``<name>_<class>``. Memories whose initial
-    value is all zero are cleared by a loop rather than a line per row.
+    interfaces joined by ``__``. Submodules are called ``<name>_<path of the first instance>``, those of shared
+    components ``<name>_<class>``. Memories whose initial value is all zero are cleared by a loop rather than a line
+    per row.
 
     Raises `ValueError` if ``name`` is not a plain Verilog identifier, `EmitError` if Yosys refuses.
     """
