@@ -75,7 +75,8 @@ class ReadPort(wiring.Component):
             with m.If(issued[index]):
                 m.d.comb += spent.eq(client.request.payload.length)
             m.d.sync += free[index].eq(free[index] + popped - spent)
-        m.d.comb += self.idle.eq(~self.bus.arvalid & Cat(credit == self.credits for credit in free).all())
+        # A burst on offer has taken its credits already.
+        m.d.comb += self.idle.eq(Cat(credit == self.credits for credit in free).all())
         return m
 
     def _issue(self, m: Module, free: list[Signal]) -> Signal:

@@ -72,8 +72,8 @@ class WritePort(wiring.Component):
         for index, client in enumerate(self.clients):
             answered = self._respond(m, index, client)
             m.d.sync += waiting[index].eq(waiting[index] + begun[index] - answered)
-        m.d.comb += self.idle.eq(
-            ~self.bus.awvalid & ~self.bus.wvalid & (left == 0) & ~Cat(count.any() for count in waiting).any())
+        # A burst waits for its response from the moment it is taken.
+        m.d.comb += self.idle.eq(~Cat(count.any() for count in waiting).any())
         return m
 
     def _begin(self, m: Module, left: Signal, waiting: list[Signal]) -> Signal:
