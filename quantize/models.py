@@ -195,11 +195,11 @@ CONFIGS: dict[str, SpikeVideoFormerConfig] = {
     "55M": replace(_SVF15, widths=(128, 256, 512, 640)),
     "digits": SpikeVideoFormerConfig(
         neuron=NeuronConfig(surrogate="atan"),
-        widths=(32, 32, 48, 64),
+        widths=(16, 32, 48, 64),
         depths=(1, 1),
         heads=4,
         conv_ratio=2,
-        mlp_ratio=2,
+        mlp_ratio=4,
         strides=(2, 2, 1, 2, 1),
         height=32,
         width=32,
