@@ -109,13 +109,13 @@ class KeyValueLowering:
         self._size = rows * geometry.width
         self._geometry = geometry
         self._feeds = tuple(SpikeFeed(place, geometry, self._config) for place in (self._key, self._value))
-        self._headers = LeastRecentBuffer(self._config.chunk_depth, 1)
+        self._headers = LeastRecentBuffer(emitter.regions(self._config.chunk_depth, 1))
 
     def run(self, frames: int) -> None:
         visits = self._visits(frames)
+        regions = self._emitter.regions(self._config.spike_depth, self._size)
         buffers = [
-            PlannedBuffer(self._config.spike_depth, self._size, uses, lambda unit, base, bank=bank: self._load(
-                bank, unit, base))
+            PlannedBuffer(regions, uses, lambda unit, base, bank=bank: self._load(bank, unit, base))
             for bank, uses in enumerate((
                 [Unit(v.lane_group, v.row, v.key_word, 0, 0) for v in visits],
                 [Unit(v.lane_group, v.row, v.value_word, 0, 0) for v in visits]))]
@@ -157,17 +157,17 @@ class KeyValueLowering:
         skipped = visit.row - max(0, min(visit.row, g.height - self._split.rows))
         accesses = [Access(f"bank {b}", base, base + self._size) for b, base in enumerate(bases)]
         accesses.append(Access(Target.CHUNKS.name, header, header + 1))
-        self._emitter.emit(
-            Opcode.COMPUTE, accesses, core=Core.HAMMING, chunk=header, chunks=1, rows=rows, cols=g.width,
-            address=bases[0] + skipped * g.width, col_step=1, row_step=g.width, y=visit.row, x=0, y_step=1, x_step=1,
-            height=g.height, width=g.width)
+        self._emitter.emit(Opcode.COMPUTE, {
+            "core": Core.HAMMING, "chunk": header, "chunks": 1, "rows": rows, "cols": g.width,
+            "address": bases[0] + skipped * g.width, "col_step": 1, "row_step": g.width, "y": visit.row, "x": 0,
+            "y_step": 1, "x_step": 1, "height": g.height, "width": g.width}, accesses)
 
     def _store(self, visit: _Visit) -> None:
         """Right behind the COMPUTE, which waits for them when its FIFO is full."""
         config, layout = self._config, self._layout
         for limb in range(layout.limbs):
             offset = self._matrix.offset + layout.block_offset(visit.key_word, visit.value_word, limb)
-            self._emitter.store(Opcode.STORE, Transfer(
+            self._emitter.store(Transfer(
                 self._matrix, offset, ceil_div(config.word_channels, config.beat_bytes),
                 config.word_channels // config.load_groups, config.weight_row_bytes,
-                config.load_groups, config.outputs), constant=True, source=Source.HAMMING)
+                config.load_groups, config.outputs), Source.HAMMING, constant=True)

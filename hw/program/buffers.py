@@ -8,23 +8,40 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 AHEAD = 16
 """Changes of content that prefetching looks ahead."""
 
-Key = Hashable
-Fill = Callable[[Key, int], None]
+Key = TypeVar("Key", bound=Hashable)
 
 
-class PlannedBuffer:
-    """A buffer of `depth` rows in regions of `size` rows; step i of `uses` needs content `uses[i]`.
+@dataclass(frozen=True)
+class Regions:
+    """Regions of `size` rows of a buffer of `depth` rows, from its start, or from its end if `reverse`.
 
-    `fill(key, row)` emits the instructions that bring a content in. The regions are numbered from `start`.
+    Operators take turns, so that an operator's first loads do not meet what the one before uses last.
     """
 
-    def __init__(self, depth: int, size: int, uses: Sequence[Key], fill: Fill) -> None:
-        self._size = size
-        self._count = max(1, depth // size)
+    depth: int
+    size: int
+    reverse: bool = False
+
+    @property
+    def count(self) -> int:
+        return max(1, self.depth // self.size)
+
+    def row(self, index: int) -> int:
+        """First row of a region."""
+        return self.depth - (index + 1) * self.size if self.reverse else index * self.size
+
+
+class PlannedBuffer(Generic[Key]):
+    """A buffer in regions; step i of `uses` needs content `uses[i]`. `fill(key, row)` emits what brings it in."""
+
+    def __init__(self, regions: Regions, uses: Sequence[Key], fill: Callable[[Key, int], None]) -> None:
+        self._regions, self._count = regions, regions.count
         self._contents: list[Key | None] = [None] * self._count
         self._fill = fill
         self._changes = [i for i, key in enumerate(uses) if i == 0 or uses[i - 1] != key]
@@ -38,7 +55,7 @@ class PlannedBuffer:
         key = self._uses[step]
         if key not in self._contents:
             self._bring(key, self._victim(step))
-        return self._contents.index(key) * self._size
+        return self._regions.row(self._contents.index(key))
 
     def resident(self, step: int) -> bool:
         """Whether the content of `step` is there."""
@@ -57,7 +74,7 @@ class PlannedBuffer:
 
     def _bring(self, key: Key, victim: int) -> None:
         self._contents[victim] = key
-        self._fill(key, victim * self._size)
+        self._fill(key, self._regions.row(victim))
 
     def _victim(self, step: int) -> int:
         return max(range(self._count), key=lambda r: (self._next_use(self._contents[r], step), -r))
@@ -74,19 +91,18 @@ class PlannedBuffer:
         return len(self._uses) + (key is None)
 
 
-class LeastRecentBuffer:
+class LeastRecentBuffer(Generic[Key]):
     """Like PlannedBuffer where the uses are not known beforehand: gives up what was used longest ago."""
 
-    def __init__(self, depth: int, size: int) -> None:
-        self._size = size
-        self._regions: dict[Key, int] = {}
-        self._free = list(range(max(1, depth // size)))
+    def __init__(self, regions: Regions) -> None:
+        self._rows: dict[Key, int] = {}
+        self._free = [regions.row(index) for index in range(regions.count)]
 
     def place(self, key: Key, fill: Callable[[int], None]) -> int:
         """First row of content `key`; `fill(row)` brings it in if it is absent."""
-        region = self._regions.pop(key, None)
-        if region is None:
-            region = self._free.pop(0) if self._free else self._regions.pop(next(iter(self._regions)))
-            fill(region * self._size)
-        self._regions[key] = region
-        return region * self._size
+        row = self._rows.pop(key, None)
+        if row is None:
+            row = self._free.pop(0) if self._free else self._rows.pop(next(iter(self._rows)))
+            fill(row)
+        self._rows[key] = row
+        return row

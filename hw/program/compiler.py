@@ -13,6 +13,7 @@ from spikeloom.bounds import prove_bounds
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import INSTRUCTION_BYTES, EncodingError, Opcode
 from spikeloom.network import Attend, Conv, Depthwise, Network, Operator, outputs_of
+from spikeloom.operations import additions
 
 from .attention import lower_attend, lower_keyvalue
 from .convolution import lower_conv
@@ -23,7 +24,6 @@ from .layout import Region, TensorPlace
 from .memory_map import place_tensors
 from .program import OperatorInfo, Program
 from .schedule import Step, hoist_constants, insert_tokens
-from .workload import synaptic_operations
 
 
 def compile_network(network: Network, config: MachineConfig) -> Program:
@@ -42,7 +42,7 @@ def compile_network(network: Network, config: MachineConfig) -> Program:
     for index, operator in enumerate(network.operators):
         emitter.layer = index
         _lower(emitter, network, places, operator)
-    emitter.emit(Opcode.END)
+    emitter.emit(Opcode.END, {})
     steps = hoist_constants(emitter.steps)
     insert_tokens(steps)
     start = align(len(steps) * INSTRUCTION_BYTES)
@@ -59,7 +59,7 @@ def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -
     own = [i for i, step in enumerate(steps[:-1]) if step.instruction.layer == index]
     return OperatorInfo(
         name=operator.name, kind=type(operator).__name__.lower(), first=own[0], instructions=len(own),
-        synaptic_operations=synaptic_operations(network, operator), outputs=outputs_of(operator))
+        synaptic_operations=additions(network, operator), outputs=outputs_of(operator))
 
 
 def _lower(emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Operator) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from spikeloom.config import MachineConfig
-from spikeloom.hw.isa import Instruction, Opcode, Target
+from spikeloom.hw.isa import Instruction, Opcode, Source, Target
 
+from .buffers import Regions
 from .layout import Region, TensorPlace
 from .schedule import Access, Step
 
@@ -67,14 +68,19 @@ class Transfer:
 
 
 class Emitter:
-    """Collects the steps of a program and its constants, for the operator number `layer`."""
+    """Collects the steps of a program and its constants, for the operator number `layer`; `early`: see `Step`."""
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         self.layer = 0
+        self.early = False
         self.steps: list[Step] = []
         self.constants = bytearray()
         self._known: dict[bytes, int] = {}
+
+    def regions(self, depth: int, size: int) -> Regions:
+        """Regions of a buffer for this operator."""
+        return Regions(depth, size, reverse=self.layer % 2 == 1)
 
     def constant(self, data: bytes) -> int:
         """Offset of `data` among the constants; equal data is held once."""
@@ -91,27 +97,31 @@ class Emitter:
         return offset
 
     def emit(
-        self, opcode: Opcode, accesses: Sequence[Access] = (), *, constant: bool = False, **fields: int
+        self, opcode: Opcode, body: Mapping[str, int], accesses: Sequence[Access] = (), *, constant: bool = False
     ) -> None:
         """Append an instruction; see `Step`."""
         self.steps.append(Step(
-            Instruction(opcode=opcode, layer=self.layer, body=fields), tuple(accesses), constant))
+            Instruction(opcode=opcode, layer=self.layer, body=dict(body)), tuple(accesses), constant, self.early))
 
     def load_constants(
         self, target: Target, row: int, rows: int, offset: int, beats: int, source: Access | None = None
     ) -> None:
         """LOAD_WEIGHTS of `beats` beats into `rows` rows. `source`: DDR range if the program itself writes it."""
         accesses = [Access(target.name, row, row + rows, write=True)]
-        self.emit(Opcode.LOAD_WEIGHTS, accesses + ([source] if source else []), constant=True,
-                  region=Region.PROGRAM, offset=offset, beats=beats, target=target, row=row)
+        body = {"region": Region.PROGRAM, "offset": offset, "beats": beats, "target": target, "row": row}
+        self.emit(Opcode.LOAD_WEIGHTS, body, accesses + ([source] if source else []), constant=True)
 
     def load(self, transfer: Transfer, address: int, banks: Sequence[int]) -> None:
         """LOAD into the same addresses of all `banks`."""
         accesses = [Access(f"bank {b}", address, address + transfer.beats, write=True) for b in banks]
-        self.emit(Opcode.LOAD, [*accesses, *transfer.accesses(self.config.beat_bytes, write=False)],
-                  **transfer.fields(self.config.beat_bytes), address=address, bank_mask=sum(1 << b for b in banks))
+        body = transfer.fields(self.config.beat_bytes)
+        body |= {"address": address, "bank_mask": sum(1 << b for b in banks)}
+        self.emit(Opcode.LOAD, body, [*accesses, *transfer.accesses(self.config.beat_bytes, write=False)])
 
-    def store(self, opcode: Opcode, transfer: Transfer, *, constant: bool = False, **fields: int) -> None:
-        """STORE or STORE_RESIDUAL."""
-        self.emit(opcode, transfer.accesses(self.config.beat_bytes, write=True), constant=constant,
-                  **transfer.fields(self.config.beat_bytes), **fields)
+    def store(self, transfer: Transfer, source: Source | None, *, constant: bool = False) -> None:
+        """STORE from `source`, or STORE_RESIDUAL if None."""
+        body = transfer.fields(self.config.beat_bytes)
+        if source is not None:
+            body["source"] = source
+        self.emit(Opcode.STORE_RESIDUAL if source is None else Opcode.STORE, body,
+                  transfer.accesses(self.config.beat_bytes, write=True), constant=constant)

@@ -248,12 +248,12 @@ class PixelFeed:
         start = place.offset + frame * frame_stride
         accesses = [Access(f"bank {b}", base, base + self.size(split), write=True) for b in range(config.banks)]
         accesses.append(Access(f"ddr {place.name}", start, start + frames * frame_stride))
-        emitter.emit(
-            Opcode.LOAD_PIXELS, accesses, region=place.region, offset=start, pitch=pitch, frame_stride=frame_stride,
-            frames=frames, row=unit.row * g.stride - g.padding + unit.tap, rows=rows, height=g.height,
-            row_bytes=3 * g.width, start=-3 * g.padding, step=3 * g.stride, cols=g.out_width, words=self.words,
-            fold=self.fold, pad0=self.pad_codes[0], pad1=self.pad_codes[1], pad2=self.pad_codes[2], address=base,
-            plane_stride=self._plane_size(split), word_stride=self._slot_size(split))
+        emitter.emit(Opcode.LOAD_PIXELS, {
+            "region": place.region, "offset": start, "pitch": pitch, "frame_stride": frame_stride, "frames": frames,
+            "row": unit.row * g.stride - g.padding + unit.tap, "rows": rows, "height": g.height,
+            "row_bytes": 3 * g.width, "start": -3 * g.padding, "step": 3 * g.stride, "cols": g.out_width,
+            "words": self.words, "fold": self.fold, **{f"pad{i}": code for i, code in enumerate(self.pad_codes)},
+            "address": base, "plane_stride": self._plane_size(split), "word_stride": self._slot_size(split)}, accesses)
 
     def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
         g = self.geometry

@@ -77,7 +77,7 @@ class Interpreter:
         first, beat = place.offset // self.config.beat_bytes, self.config.beat_bytes
         self.regions[place.region].read(np.arange(first, first + place.size // beat))
         return self.program.read_tensor(
-            as_reader({r: m.data.reshape(-1) for r, m in self.regions.items()}), name)
+            as_reader({r: m.data.reshape(-1).view(np.uint8) for r, m in self.regions.items()}), name)
 
     def _host_write(self, region: Region, data: bytes) -> None:
         self.regions[region].fill(np.frombuffer(data, dtype=np.uint8).reshape(-1, self.config.beat_bytes))

@@ -309,9 +309,10 @@ class KeyValueLayout:
         for head in range(self.heads):
             for i in range(self.head_words):
                 for j in range(self.head_words):
-                    block = sum(
-                        self._block(data, head * self.head_words + i, head * self.head_words + j, limb)
-                        << LIMB_BITS * (self.limbs - 1 - limb) for limb in range(self.limbs))
+                    block = np.zeros((wc, wc), dtype=np.int64)
+                    for limb in range(self.limbs):
+                        words = head * self.head_words + i, head * self.head_words + j
+                        block = (block << LIMB_BITS) + self._block(data, *words, limb)
                     target = result[head, i * wc:(i + 1) * wc, j * wc:(j + 1) * wc]
                     target[:] = block[:target.shape[0], :target.shape[1]]
         return result.astype(np.int32)

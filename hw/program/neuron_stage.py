@@ -73,7 +73,7 @@ class NeuronStage:
         self._pass_words = pass_words
         self._offset = emitter.constant(_parameters(network, neuron, out_map))
         self._words = out_map.words
-        self._parameters = LeastRecentBuffer(self._config.parameter_depth, pass_words)
+        self._parameters = LeastRecentBuffer(emitter.regions(self._config.parameter_depth, pass_words))
         self._shortcut = places[neuron.shortcut] if neuron.shortcut else None
         self._shortcut_region = 0
         self._bank = 0
@@ -128,8 +128,8 @@ class NeuronStage:
         row, transfer = self._shortcut_row(index), self._transfer(self._shortcut, output, piece)
         accesses = [Access("SHORTCUT", row, row + piece.words * piece.pixels, write=True)]
         self._emitter.emit(
-            Opcode.LOAD_SHORTCUT, [*accesses, *transfer.accesses(self._config.beat_bytes, write=False)],
-            **transfer.fields(self._config.beat_bytes), item=row)
+            Opcode.LOAD_SHORTCUT, transfer.fields(self._config.beat_bytes) | {"item": row},
+            [*accesses, *transfer.accesses(self._config.beat_bytes, write=False)])
 
     def _load_parameters(self, output: OutputTile, row: int) -> None:
         beats = self._config.parameter_beats
@@ -155,12 +155,13 @@ class NeuronStage:
                        "pool_last": output.last and piece.pixel + piece.pixels == output.tile.pixels}
         if n.lif is not None or n.logits is not None:
             fields |= {"carry_in": output.lane_group > 0, "carry": piece.word if n.pool else piece.item}
-        self._emitter.emit(
-            Opcode.DRAIN, accesses, acc_bank=bank, acc_base=piece.pixel, pixels=piece.pixels, word=piece.word,
-            words=piece.words, parameter=row, mode=mode, spikes=n.spikes is not None,
-            residual=n.residual is not None, planes=n.planes is not None,
-            raw=n.logits is not None and last_group,
-            lanes=min(self._config.lanes, self._frames - output.lane_group * self._config.lanes), **fields)
+        fields |= {
+            "acc_bank": bank, "acc_base": piece.pixel, "pixels": piece.pixels, "word": piece.word,
+            "words": piece.words, "parameter": row, "mode": mode, "spikes": n.spikes is not None,
+            "residual": n.residual is not None, "planes": n.planes is not None,
+            "raw": n.logits is not None and last_group,
+            "lanes": min(self._config.lanes, self._frames - output.lane_group * self._config.lanes)}
+        self._emitter.emit(Opcode.DRAIN, fields, accesses)
 
     def _store(self, output: OutputTile, piece: _Piece) -> None:
         """Stores of one DRAIN. They come right behind it: it blocks while the FIFO is full."""
@@ -169,21 +170,17 @@ class NeuronStage:
             if output.last and piece.pixel + piece.pixels == output.tile.pixels and n.spikes is not None:
                 place = self._places[n.spikes]
                 first = output.lane_group * self._words + output.word + piece.word
-                self._put(Opcode.STORE, Transfer(place, place.offset + first * beat, piece.words))
+                self._emitter.store(Transfer(place, place.offset + first * beat, piece.words), Source.DRAIN)
             return
         for name in (n.spikes, n.planes):
             if name is not None:
-                self._put(Opcode.STORE, self._transfer(self._places[name], output, piece))
+                self._emitter.store(self._transfer(self._places[name], output, piece), Source.DRAIN)
         if n.residual is not None:
-            self._put(Opcode.STORE_RESIDUAL, self._transfer(self._places[n.residual], output, piece))
+            self._emitter.store(self._transfer(self._places[n.residual], output, piece), None)
         if n.logits is not None and output.lane_group == lane_groups(self._frames, self._config) - 1:
             place, beats = self._places[n.logits], self._config.raw_beats
             offset = place.offset + (output.word + piece.word) * beats * beat
-            self._put(Opcode.STORE, Transfer(place, offset, piece.words * beats))
-
-    def _put(self, opcode: Opcode, transfer: Transfer) -> None:
-        source = {"source": Source.DRAIN} if opcode is Opcode.STORE else {}
-        self._emitter.store(opcode, transfer, **source)
+            self._emitter.store(Transfer(place, offset, piece.words * beats), Source.DRAIN)
 
     def _transfer(self, place: TensorPlace, output: OutputTile, piece: _Piece) -> Transfer:
         """The items of a piece in a spikes, planes or residual tensor."""

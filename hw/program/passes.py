@@ -127,7 +127,7 @@ def build_runs(
             plane = turn.plane if split.apart else 0
             operand = position * segments.rows
             key = (source.word, source.tap, plane, segment)
-            before = runs[-1].chunks if runs and runs[-1].key == key else ()
+            before = list(runs[-1].chunks) if runs and runs[-1].key == key else []
             new = not 0 < len(before) < most
             kept = not new and before[-1].operand == operand and before[-1].negate == turn.negate
             unit = Unit(0, 0, *key[:3])
@@ -187,16 +187,17 @@ class PassRunner:
         self._packed: dict[tuple[int, int], bytes] = {}
 
     def run(self, passes: Sequence[Pass]) -> None:
-        config = self._emitter.config
+        config, regions = self._emitter.config, self._emitter.regions
         steps = [(p, run) for p in passes for run in p.runs]
         units = [Unit(p.output.lane_group, p.strip, r.word, r.tap, r.plane) for p, r in steps]
-        spikes = PlannedBuffer(config.spike_depth, self._size, units, lambda unit, base: self._feed.load(
+        spikes = PlannedBuffer(regions(config.spike_depth, self._size), units, lambda unit, base: self._feed.load(
             self._emitter, self._split, unit, base))
-        weights = PlannedBuffer(config.weight_depth, self._segments.size, [(p.weights, r.segment) for p, r in steps],
-                                self._load_weights)
-        headers = LeastRecentBuffer(config.chunk_depth, max(len(r.chunks) for _, r in steps))
+        weights = PlannedBuffer(regions(config.weight_depth, self._segments.size),
+                                [(p.weights, r.segment) for p, r in steps], self._load_weights)
+        headers = LeastRecentBuffer(regions(config.chunk_depth, max(len(r.chunks) for _, r in steps)))
         bank = parameter = 0
         for index, (current, run) in enumerate(steps):
+            self._emitter.early = index == 0
             weight_row = weights.place(index)
             header_row = self._place_headers(headers, run, weight_row)
             base = spikes.place(index)
@@ -204,6 +205,7 @@ class PassRunner:
                 bank = self._stage.next_bank()
             if run is current.runs[-1]:
                 parameter = self._stage.prepare(current.output)
+            self._emitter.early = False
             spikes.prefetch(index)
             weights.prefetch(index)
             self._compute(current.output.tile, units[index], run, base, weight_row, header_row, bank)
@@ -233,5 +235,5 @@ class PassRunner:
             Access(Target.CHUNKS.name, header_row, header_row + len(run.chunks)),
             Access(f"acc {bank}", 0, tile.pixels, write=True)]
         fields = self._feed.walk(self._split, unit, tile, base)
-        self._emitter.emit(Opcode.COMPUTE, accesses, core=self._core, chunk=header_row, chunks=len(run.chunks),
-                           acc_bank=bank, acc_base=0, **fields)
+        fields |= {"core": self._core, "chunk": header_row, "chunks": len(run.chunks), "acc_bank": bank, "acc_base": 0}
+        self._emitter.emit(Opcode.COMPUTE, fields, accesses)

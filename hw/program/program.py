@@ -27,7 +27,10 @@ ReadMemory = Callable[[Region, int, int], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorInfo:
-    """Reports: `instructions` instructions from `first`; `synaptic_operations` per clip."""
+    """Reports: number and first index of its instructions; `synaptic_operations` per clip.
+
+    The first instructions of an operator may lie among the last ones of the operator before.
+    """
 
     name: str
     kind: str

@@ -17,6 +17,7 @@ from spikeloom.hw.isa import Engine, Instruction
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
+from spikeloom.hw.program.layout import Region
 from spikeloom.hw.program.memory import InterpreterError
 from spikeloom.hw.program.program import Program
 from spikeloom.network import Network
@@ -136,7 +137,7 @@ def test_two_clips_one_after_the_other(builder):
     program = compile_network(made.network, preset("tiny"))
     clips = [random_clip(made.network, seed) for seed in (1, 2)]
     first = Interpreter(program, clips[0]).run()
-    again = Program(**{**vars(program), "image": first.regions[0].data.tobytes()})
+    again = Program(**{**vars(program), "image": first.regions[Region.PROGRAM].data.tobytes()})
     assert again.image != program.image
     machine = Interpreter(again, clips[1]).run()
     assert np.array_equal(machine.tensor("attend1.out"), Reference(made.network).run(clips[1])["attend1.out"])
@@ -166,27 +167,41 @@ def _without(program: Program, producer: Engine, consumer: Engine) -> Program:
     return Program(**{**vars(program), "image": bytes(image)})
 
 
-def test_every_semaphore_is_needed():
+def test_every_semaphore_is_needed(builder):
     """The random interleavings find the lack of any semaphore: they are a test of the tokens."""
-    network = random_network(3)
-    clip = random_clip(network, 3)
-    program = compile_network(network, preset("tiny"))
-    expected = Reference(network).run(clip)
-    pairs = {(p, i.engine) for i in program.instructions() for p in i.wait}
+    subjects = [_Subject(random_network(3), MACHINES["cramped"])]
+    for height in (8, 4):
+        made = builder("spikes", 24, height, height - 1, frames=4)
+        stream = made.conv(channels=24, kernel=3, padding=1, kind="residual")
+        spikes = made.conv(channels=24, kernel=3, padding=1, mode="residual", shortcut=stream)
+        made.attend(spikes, made.keyvalue(spikes, spikes, heads=2))
+        subjects.append(_Subject(made.network, replace(MACHINES["cramped"], spike_depth=320)))
+    pairs = {pair for subject in subjects for pair in subject.pairs}
     # END waits for all engines; that the stores are done tells the most
     pairs -= {(p, Engine.SEQUENCER) for p in Engine if p is not Engine.STORE}
-    assert len(pairs) > 10
+    assert len(pairs) > 12
     for pair in sorted(pairs):
-        faulty = _without(program, *pair)
-        assert any(_fails(faulty, clip, expected, seed) for seed in range(30)), pair
+        assert any(subject.fails_without(pair, seed) for seed in range(50) for subject in subjects), pair
 
 
-def _fails(program: Program, clip, expected, seed: int) -> bool:
-    try:
-        machine = Interpreter(program, clip, np.random.default_rng(seed)).run()
-        return any(not np.array_equal(machine.tensor(n), t.numpy()) for n, t in expected.items())
-    except InterpreterError:
-        return True
+class _Subject:
+    """A program that is run without some of its tokens."""
+
+    def __init__(self, network: Network, config: MachineConfig) -> None:
+        self._clip = random_clip(network, 3)
+        self._program = compile_network(network, config)
+        self._expected = Reference(network).run(self._clip)
+        self.pairs = {(p, i.engine) for i in self._program.instructions() for p in i.wait}
+
+    def fails_without(self, pair: tuple[Engine, Engine], seed: int) -> bool:
+        """Whether the lack of a semaphore shows."""
+        if pair not in self.pairs:
+            return False
+        try:
+            machine = Interpreter(_without(self._program, *pair), self._clip, np.random.default_rng(seed)).run()
+            return any(not np.array_equal(machine.tensor(n), t.numpy()) for n, t in self._expected.items())
+        except InterpreterError:
+            return True
 
 
 class TestRefusals:
