@@ -71,7 +71,8 @@ class DrainEngine(wiring.Component):
     Fields as in `hw/isa.py`; beyond that:
 
     * `main` carries the spikes (1 beat per item), planes (8 beats) or raw sums (`raw_beats`): at most one kind per
-      instruction. `residual` carries 16 beats per item. Both streams never change between instructions' order.
+      instruction. `residual` carries 16 beats per item.
+      A change of kind waits until the main FIFOs are empty.
     * `pool` (mode RESIDUAL; spikes only): no item is put out but the last pixel of each word, if `pool_last`.
     * The carry address rises by one per item put out, that is per word with `pool`. V is written back for every item
       put out, except in mode PLANES.

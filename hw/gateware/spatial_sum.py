@@ -34,7 +34,7 @@ class SpatialSum(wiring.Component):
         pool = 1:  sum = (0 if fresh else sums[word]) + value of the pixels of this word so far
 
     Overflow: `sum` saturates to 28 bits, and so does what is kept; nothing saturates in between, so that within an
-    instruction order does not matter (`pixels` < 2**16).
+    instruction order does not matter.
 
     Args:
         lanes: Sums side by side.

@@ -118,7 +118,8 @@ async def matches_the_model(dut, stall):
     results = [engine.model(body, contents) for body in bodies]
     main, residual = ([beat for result in results for beat in result[index]] for index in (0, 1))
     got = await support.exchange(
-        dut, {"i": [encoded(body) for body in bodies]}, {"main": len(main), "residual": len(residual)}, stall=stall)
+        dut, {"i": [encoded(body) for body in bodies]}, {"main": len(main), "residual": len(residual)}, stall=stall,
+        max_cycles=5000 + 8 * (len(main) + len(residual)))
     support.compare("main", got["main"], main)
     support.compare("residual", got["residual"], residual)
     while not int(dut.i__ready.value):

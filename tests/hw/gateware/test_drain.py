@@ -1,14 +1,20 @@
 """Benches of the neuron unit and of the DRAIN engine, block by block."""
 
+import random
 from dataclasses import asdict, replace
 
 import pytest
 
 from spikeloom.config import preset
+from spikeloom.hw.gateware.beat_output import BeatOutput
+from spikeloom.hw.gateware.credit_fifo import CreditFifo
 from spikeloom.hw.gateware.drain import DrainEngine
+from spikeloom.hw.gateware.instruction import BODY_BITS, body_layout, fields_layout
 from spikeloom.hw.gateware.lif import LifChain
 from spikeloom.hw.gateware.neuron import NeuronUnit
 from spikeloom.hw.gateware.rescale import Rescale
+from spikeloom.hw.gateware.spatial_sum import SpatialSum
+from spikeloom.hw.isa import FIELDS, Opcode, pack_fields
 from spikeloom.sim.cocotb_runner import run_bench
 
 CONFIGS = {"tiny": replace(preset("tiny"), output_words=2), "small": preset("small")}
@@ -38,3 +44,26 @@ def test_drain(name, acc_latency):
     engine = DrainEngine(config, acc_latency=acc_latency)
     run_bench(engine, "spikeloom.sim.benches.drain", name="drain", seed=acc_latency,
               parameters={"config": asdict(config), "acc_latency": acc_latency})
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Rescale(0), "`lanes` must be at least 1, not `0`"),
+    (lambda: LifChain(0), "`lanes` must be at least 1, not `0`"),
+    (lambda: SpatialSum(4, 0, 6), "`words` must be at least 1, not `0`"),
+    (lambda: CreditFifo(8, 1), "`depth` must be at least 2, not `1`"),
+    (lambda: BeatOutput(8, ()), r"`beats` must be one or more positive numbers, not `\(\)`"),
+    (lambda: DrainEngine(preset("tiny"), acc_latency=0), "`acc_latency` must be at least 1, not `0`"),
+    (lambda: fields_layout(FIELDS[Opcode.DRAIN], 8), "`width` must be at least [0-9]+, not `8`"),
+])
+def test_bad_parameters(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("opcode", Opcode)
+def test_body_layout_is_that_of_the_isa(opcode):
+    rng = random.Random(int(opcode))
+    values = {f.name: rng.randrange(1 << f.width) - (1 << (f.width - 1) if f.signed else 0) for f in FIELDS[opcode]}
+    constant = body_layout(opcode).from_bits(pack_fields(FIELDS[opcode], values, opcode.name))
+    assert {name: constant[name] for name in values} == values
+    assert body_layout(opcode).size == BODY_BITS
