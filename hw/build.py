@@ -103,6 +103,7 @@ def _report(
         "peak_ops_per_cycle": config.peak_ops_per_cycle, "additions_per_clip": additions_by_engine(network),
         "verilog": {"sha256": hashlib.sha256(verilog.encode()).hexdigest(), "bytes": len(verilog)},
         "program": {
-            "bytes": len(program.image), "instructions": program.instruction_count, "workspace_bytes": program.workspace_bytes,
-            "input_bytes": program.input_bytes, "output_bytes": program.output_bytes},
+            "bytes": len(program.image), "instructions": program.instruction_count,
+            "workspace_bytes": program.workspace_bytes, "input_bytes": program.input_bytes,
+            "output_bytes": program.output_bytes},
     }
