@@ -19,7 +19,7 @@ def place_tensors(network: Network, emitter: Emitter) -> tuple[dict[str, TensorP
     K^T V goes into the program's constants (offset counts from their start), zeroed.
 
     Raises:
-        MappingError: Two heads' widths compete for one tensor, or K^T V has too many limbs.
+        MappingError: Two heads' widths compete for one tensor, or K^T V is the output.
     """
     config, places, workspace = emitter.config, {}, 0
     groups = channel_groups(network, config)
@@ -46,10 +46,7 @@ def place_tensors(network: Network, emitter: Emitter) -> tuple[dict[str, TensorP
 
 def _matrix(network: Network, operator: KeyValue, place: TensorPlace) -> TensorPlace:
     key = network.tensors[operator.key]
-    try:
-        limbs = limb_count(network.frames * key.height * key.width)
-    except ValueError as error:
-        raise MappingError(f"operator {operator.name}: {error}") from error
+    limbs = limb_count(network.frames * key.height * key.width)
     if place.name == network.output:
         raise MappingError(f"operator {operator.name}: K^T V cannot be the output of a network")
     return replace(place, heads=operator.heads, limbs=limbs)

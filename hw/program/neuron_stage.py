@@ -7,20 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikeloom.arithmetic import GUARD_BITS, LEAKS, MEMBRANE_BITS, RESIDUAL_BITS
+from spikeloom.arithmetic import LEAKS
 from spikeloom.hw.isa import Leak, Mode, Opcode, Source, Target
 from spikeloom.network import Network, Neuron
 
 from .buffers import LeastRecentBuffer
 from .constants import NEVER, pack_parameters
 from .emitter import Emitter, Transfer
-from .errors import MappingError
 from .feeds import Tile
 from .layout import ITEM_BEATS, ChannelMap, TensorPlace, lane_groups
 from .schedule import Access
-
-POOL_PIXELS = 1 << (MEMBRANE_BITS - GUARD_BITS - RESIDUAL_BITS)
-"""Pixels whose spatial sum cannot saturate: only then does the order of the additions not matter."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +52,12 @@ class NeuronStage:
         out_map: Channel map of everything that the operator makes.
         height, width: Of the accumulator map.
         pass_words: Output words that one pass fills.
-
-    Raises:
-        MappingError: A spatial sum could saturate.
     """
 
     def __init__(
         self, emitter: Emitter, network: Network, places: dict[str, TensorPlace], neuron: Neuron, out_map: ChannelMap,
         height: int, width: int, pass_words: int,
     ) -> None:
-        if neuron.pool and height * width > POOL_PIXELS:
-            raise MappingError(f"spatial sums of {height * width} pixels may exceed their 28 bits, at most "
-                               f"{POOL_PIXELS} are safe")
         self._emitter, self._config, self._neuron = emitter, emitter.config, neuron
         self._places, self._frames, self._pixels, self._width = places, network.frames, height * width, width
         self._pass_words = pass_words
