@@ -130,11 +130,6 @@ class DepthwiseUnit(wiring.Component):
         """Cycles from `valid` to `sums_valid`."""
         return 1 + self._channels[0].latency
 
-    @property
-    def table(self) -> Signal:
-        """The port `half`, by the name of what it chooses (`table` is a keyword of Verilog)."""
-        return self.half
-
     def model(self, tables: np.ndarray, words: Sequence[int], history: Sequence[int] = ()) -> np.ndarray:
         """int64[N, Wc, Pt]: the sums after each of N pushes.
 

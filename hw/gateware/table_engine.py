@@ -136,11 +136,6 @@ class TableEngine(wiring.Component):
         """Cycles from `valid` to `sums_valid`."""
         return 1 + self._lanes[0].latency
 
-    @property
-    def table(self) -> Signal:
-        """The port `half`, by the name of what it chooses (`table` is a keyword of Verilog)."""
-        return self.half
-
     def model(self, tables: np.ndarray, words: Sequence[int]) -> np.ndarray:
         """int64[N, Po, Pt]: sums of N positions. `tables` is int64[groups, 16, Po], `words` as the port."""
         config = self.config

@@ -87,11 +87,6 @@ class TableLoader(wiring.Component):
             "write_en": Out(1), "write_batch": Out(range(most)), "write_entry": Out(GROUP_INPUTS),
             "write_table": Out(1), "write_data": Out(self.values * ENTRY_BITS)})  # fmt: skip
 
-    @property
-    def table(self) -> Signal:
-        """The port `half`, by the name of what it chooses (`table` is a keyword of Verilog)."""
-        return self.half
-
     def cycles(self, batches: int) -> int:
         """Cycles from `start` to the first cycle in which `busy` is low again."""
         return self.latency + ENTRIES * batches
