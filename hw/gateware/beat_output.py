@@ -58,4 +58,5 @@ class BeatOutput(wiring.Component):
         return m
 
     def _beat(self, item: Value, index: Signal) -> Value:
-        return item if len(item) == self.beat_bits else item.word_select(index, self.beat_bits)
+        beats = [item[low:low + self.beat_bits] for low in range(0, len(item), self.beat_bits)]
+        return Array(beats)[index]  # `word_select` would multiply

@@ -44,7 +44,7 @@ class ItemWalk(wiring.Component):
     def __init__(self, config: MachineConfig) -> None:
         super().__init__({
             "start": In(1), "acc_base": In(16), "pixels": In(16), "word": In(8), "words": In(8), "room": In(1),
-            "issue": Out(1), "first": Out(1, init=1), "last": Out(1), "final": Out(1),
+            "issue": Out(1), "first": Out(1), "last": Out(1), "final": Out(1),
             "address": Out(range(config.accumulator_depth)), "number": Out(max(1, ceil_log2(config.output_words)))})
 
     def elaborate(self, platform) -> Module:
@@ -61,5 +61,5 @@ class ItemWalk(wiring.Component):
         with m.If(self.issue & self.final):
             m.d.sync += active.eq(0)
         with m.If(self.start):
-            m.d.sync += [active.eq(1), words_left.eq(self.words - 1), self.number.eq(self.word)]
+            m.d.sync += [active.eq(1), self.first.eq(1), words_left.eq(self.words - 1), self.number.eq(self.word)]
         return m

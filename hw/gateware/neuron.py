@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -175,7 +175,7 @@ class NeuronUnit(wiring.Component):
             self.membranes.eq(Cat(channel.membrane for channel in self._channels))]
         return m
 
-    def _flags(self, m: Module) -> dict[str, Signal]:
+    def _flags(self, m: Module) -> dict[str, Value]:
         """What travels beside the data, at the cycles at which the channels want it."""
         early = self.early_latency
         emit = delayed_flag(m, self.emit, self.latency, "emit")

@@ -9,6 +9,7 @@ from spikeloom.config import preset
 from spikeloom.hw.gateware.beat_output import BeatOutput
 from spikeloom.hw.gateware.credit_fifo import CreditFifo
 from spikeloom.hw.gateware.drain import DrainEngine
+from spikeloom.hw.gateware.emit import assert_no_multiplier, emit_verilog
 from spikeloom.hw.gateware.instruction import BODY_BITS, body_layout, fields_layout
 from spikeloom.hw.gateware.lif import LifChain
 from spikeloom.hw.gateware.neuron import NeuronUnit
@@ -44,6 +45,10 @@ def test_drain(name, acc_latency):
     engine = DrainEngine(config, acc_latency=acc_latency)
     run_bench(engine, "spikeloom.sim.benches.drain", name="drain", seed=acc_latency,
               parameters={"config": asdict(config), "acc_latency": acc_latency})
+
+
+def test_no_multiplier():
+    assert_no_multiplier(emit_verilog(DrainEngine(CONFIGS["tiny"]), name="drain"))
 
 
 @pytest.mark.parametrize(("make", "message"), [
