@@ -57,10 +57,6 @@ class PlannedBuffer(Generic[Key]):
             self._bring(key, self._victim(step))
         return self._regions.row(self._contents.index(key))
 
-    def resident(self, step: int) -> bool:
-        """Whether the content of `step` is there."""
-        return step < len(self._uses) and self._uses[step] in self._contents
-
     def prefetch(self, step: int) -> None:
         """Bring in the next absent content if a region is not needed before it."""
         first = bisect_right(self._changes, step)
