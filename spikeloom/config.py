@@ -89,6 +89,8 @@ class MachineConfig:
             raise ValueError(f"`depthwise_rows` must be at most `banks`, not `{self.depthwise_rows!r}`")
         if self.groups % self.load_groups or self.word_channels % (GROUP_INPUTS * self.load_groups):
             raise ValueError(f"`load_groups` must divide the groups of a word, not `{self.load_groups!r}`")
+        if self.depthwise_groups % self.load_groups:
+            raise ValueError(f"`load_groups` must divide the groups of the depthwise unit, not `{self.load_groups!r}`")
         if self.axi_ports not in (1, 2, 4):
             raise ValueError(f"`axi_ports` must be 1, 2 or 4, not `{self.axi_ports!r}`")
 
