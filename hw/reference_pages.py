@@ -53,8 +53,8 @@ def _fields(fields: tuple[BitField, ...], low: int) -> list[str]:
 def instructions_page() -> str:
     """Instruction bodies and chunk headers as Markdown; the frame is described in `hw/isa.py`."""
     lines = ["# Instructions", "", _NOTICE, "",
-             "512 bits each; frame (opcode, tokens, layer, CRC) and execution order: `hw/isa.py`. Bits below count from",
-             "the start of the body, bit 64 of the instruction.", ""]
+             "512 bits each; frame (opcode, tokens, layer, CRC) and execution order: `hw/isa.py`. Bits below count",
+             "from the start of the body, bit 64 of the instruction.", ""]
     for opcode, fields in FIELDS.items():
         lines += [f"## {opcode.name} (opcode {int(opcode)}, engine {ENGINE_OF[opcode].name.lower()})", ""]
         lines += _fields(fields, 0) if fields else ["No body.", ""]

@@ -28,7 +28,9 @@ from spikeloom.registers import ENGINE_NAMES, REGION_NAMES, ErrorCode, register
 
 from .accelerator_model import AcceleratorModel, MemoryModel, SimulationTimeout
 
-__all__ = ["Machine", "MachineError", "Result", "SimulationError", "SimulationTimeout", "element_offset", "region_bases"]
+__all__ = [
+    "Machine", "MachineError", "Result", "SimulationError", "SimulationTimeout", "element_offset", "region_bases",
+]  # fmt: skip
 
 PAGE = 4096
 FIRST_PAGE = 0x10000

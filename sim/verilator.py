@@ -35,6 +35,7 @@ LINT_WAIVERS: Mapping[str, str] = {
     "WIDTHTRUNC": "Amaranth assigns modulo 2**n by definition",
     "CASEINCOMPLETE": "Amaranth gives a target its default before the `case`; a latch would still be reported (LATCH)",
     "SYMRSVDWORD": "`interrupt` is the usual name of that port; Verilator calls it otherwise in its C++ only",
+    "ASCRANGE": "an index with one possible value has no bits, which Yosys writes as [-1:0]; nothing depends on it",
     "PROCASSINIT": "Amaranth gives an initial value also to registers that an `always` block assigns",
 }
 """Verilator warnings that Amaranth's output cannot avoid, each with the reason why it is harmless."""

@@ -2,12 +2,14 @@
 
     s_axi_ctrl <-> registers <-> supervisor --reset--> core
     core: sequencer -> load, weight, shortcut, compute, drain, store, store_residual, and the buffers between them
-    read clients (fetch, weight, load, shortcut) and write clients (store, store_residual): number i on port i % axi_ports
+    read clients (fetch, weight, load, shortcut) and write clients (store, store_residual): number i is on port
+    i % axi_ports
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
@@ -80,28 +82,28 @@ class Core(wiring.Component):
         self._stores(m)
         return m
 
-    def _attach(self, m: Module, engine: Engine, unit: object, *, command: bool = True) -> None:
+    def _attach(self, m: Module, engine: Engine, unit: Any, *, command: bool = True) -> None:
         """Connect an engine's instruction stream and `done` to its queue."""
         name, sequencer = engine.name.lower(), self.sequencer
-        stream = unit.i  # type: ignore[attr-defined]
+        stream = unit.i
         body, opcode = getattr(sequencer, f"{name}_body"), getattr(sequencer, f"{name}_opcode")
         m.d.comb += [
             stream.valid.eq(getattr(sequencer, f"{name}_valid")), getattr(sequencer, f"{name}_ready").eq(stream.ready),
-            getattr(sequencer, f"{name}_done").eq(unit.done)]  # type: ignore[attr-defined]
+            getattr(sequencer, f"{name}_done").eq(unit.done)]
         if command:
             m.d.comb += [stream.payload.opcode.eq(opcode), stream.payload.body.eq(body)]
         else:
             m.d.comb += stream.payload.eq(body)
 
-    def _mover(self, m: Module, engine: Engine, unit: object) -> None:
+    def _mover(self, m: Module, engine: Engine, unit: Any) -> None:
         """An engine that moves data: instruction, bases, bus errors."""
         name = engine.name.lower()
         m.submodules[name] = unit
         self._attach(m, engine, unit)
-        m.d.comb += unit.bases.eq(self.bases)  # type: ignore[attr-defined]
+        m.d.comb += unit.bases.eq(self.bases)
         side = "read" if engine in READERS else "write"
-        m.d.comb += getattr(self, f"bus_error_{side}")[engine].eq(unit.error)  # type: ignore[attr-defined]
-        client = unit.reads if side == "read" else unit.writes  # type: ignore[attr-defined]
+        m.d.comb += getattr(self, f"bus_error_{side}")[engine].eq(unit.error)
+        client = unit.reads if side == "read" else unit.writes
         wiring.connect(m, client, wiring.flipped(getattr(self, f"{side}_{name}")))
 
     def _loads(self, m: Module) -> None:
@@ -202,7 +204,7 @@ class Accelerator(wiring.Component):
         return any_moved, all_idle
 
     def _expose(self, m: Module, bus: object, prefix: str) -> None:
-        for name, member in bus.signature.members.items():  # type: ignore[attr-defined]
+        for name, member in bus.signature.members.items():
             inner, outer = getattr(bus, name), getattr(self, prefix + name)
             m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
 

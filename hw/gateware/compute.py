@@ -11,7 +11,7 @@ the present one. A pass costs max(positions, table filling) cycles plus a few.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, ValueLike
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -31,13 +31,14 @@ TABLE_MARGIN = 16
 """Cycles after the start of a pass before its predecessor's tables may be overwritten."""
 
 
-def delay(m: Module, value: ValueLike, cycles: int, name: str) -> Signal:
+def delay(m: Module, value: Value, cycles: int, name: str) -> Signal:
     """`value` registered `cycles` times."""
+    register = Signal(value.shape(), name=f"{name}_0")
+    m.d.comb += register.eq(value)
     for stage in range(cycles):
-        register = Signal.like(value, name=f"{name}_{stage + 1}")
-        m.d.sync += register.eq(value)
-        value = register
-    return value
+        before, register = register, Signal(value.shape(), name=f"{name}_{stage + 1}")
+        m.d.sync += register.eq(before)
+    return register
 
 
 class ComputeEngine(wiring.Component):

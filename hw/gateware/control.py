@@ -9,7 +9,7 @@ matter.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -90,7 +90,7 @@ class ControlRegisters(wiring.Component):
         with m.If(self.finished):
             m.d.sync += pending.eq(1)
 
-    def _store(self, m: Module, name: str, reset: int, hit: Signal) -> None:
+    def _store(self, m: Module, name: str, reset: int, hit: Value) -> None:
         storage = Signal(32, init=reset, name=f"storage_{name}")
         m.d.comb += getattr(self, f"setting_{name}").eq(storage)
         with m.If(hit):
@@ -114,7 +114,7 @@ class ControlRegisters(wiring.Component):
                     with m.Case(entry.offset // 4):
                         m.d.sync += port("rdata").eq(self._value(entry.name, entry.reset, constants, pending))
 
-    def _value(self, name: str, reset: int, constants: dict[str, int], pending: Signal) -> object:
+    def _value(self, name: str, reset: int, constants: dict[str, int], pending: Signal) -> ValueLike:
         if name in SETTINGS:
             return getattr(self, f"setting_{name}")
         if name in LIVE:

@@ -104,7 +104,8 @@ class LineBuffer(wiring.Component):
             low.eq(word), high.eq(word + 1), offset.eq(self.position[:offset_bits]), above.eq(Cat(self.lane, half)),
             offset2.eq(offset)]
         for index, port in enumerate(ports):
-            m.d.comb += port.addr.eq(Cat(Mux(index < offset, high, low), above))
+            last = index == len(ports) - 1  # no offset is beyond the last memory
+            m.d.comb += port.addr.eq(Cat(low if last else Mux(index < offset, high, low), above))
         rotated: Value = Cat(port.data for port in ports)
         for stage in range(offset_bits):
             rotated = Mux(offset2[stage], rotated.rotate_right(8 << stage), rotated)

@@ -8,7 +8,7 @@ cancel. `available` bit `p * N + c` is 1 where a token is there. `overflow` puls
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,16 +32,20 @@ class Semaphores(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        full = Signal(self.engines ** 2)
-        m.d.comb += self.overflow.eq(full.any())
+        available: list[Value] = []
+        full: list[Value] = []
         for pair in range(self.engines ** 2):
-            if pair // self.engines == pair % self.engines:
-                continue  # an engine runs its queue in order: no semaphore to itself
-            tokens = Signal(COUNTER_BITS, name=f"tokens_{pair // self.engines}_{pair % self.engines}")
-            m.d.comb += self.available[pair].eq(tokens.any())
-            with m.If(self.put[pair] & ~self.take[pair]):
+            producer, consumer = divmod(pair, self.engines)
+            if producer == consumer:
+                available.append(Const(0, 1))  # an engine runs its queue in order: no semaphore to itself
+                continue
+            tokens = Signal(COUNTER_BITS, name=f"tokens_{producer}_{consumer}")
+            more, less = self.put[pair] & ~self.take[pair], self.take[pair] & ~self.put[pair]
+            available.append(tokens.any())
+            full.append(more & tokens.all())
+            with m.If(more):
                 m.d.sync += tokens.eq(tokens + 1)
-                m.d.comb += full[pair].eq(tokens.all())
-            with m.Elif(self.take[pair] & ~self.put[pair]):
+            with m.Elif(less):
                 m.d.sync += tokens.eq(tokens - 1)
+        m.d.comb += [self.available.eq(Cat(available)), self.overflow.eq(Cat(full).any())]
         return m

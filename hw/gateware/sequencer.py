@@ -8,6 +8,8 @@ See `spikeloom.hw.isa` for the instruction format and the meaning of tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
@@ -70,7 +72,7 @@ class InstructionFetch(wiring.Component):
             request.payload.address.eq(self.base + (next_index << INSTRUCTION_BYTES.bit_length() - 1)),
             request.payload.length.eq(self.beats)]
         issued, taken = request.valid & request.ready, self.o_valid & self.o_ready
-        m.d.sync += ahead.eq(ahead + issued - taken)
+        m.d.sync += [ahead.eq(ahead + issued - taken)]
         with m.If(issued):
             m.d.sync += next_index.eq(next_index + 1)
 
@@ -88,7 +90,8 @@ class InstructionFetch(wiring.Component):
         return full
 
     def _check(self, m: Module, collected: Signal) -> None:
-        m.submodules.crc = crc = CRC32_ISO_HDLC(data_width=32).create()
+        crc: Any = CRC32_ISO_HDLC(data_width=32).create()
+        m.submodules.crc = crc
         shift = Signal(BODY_HIGH)
         step = Signal(range(BODY_HIGH // 32 + 1))
         m.d.comb += crc.data.eq(shift[:32])
@@ -117,8 +120,8 @@ class InstructionQueue(wiring.Component):
 
     Ports: `i_*` from the decoder (`i_valid`, `i_ready`, `i_word`: an instruction, `i_index`); `available` (one bit per
     producer) and `take` (tokens taken, pulse); `put` (one bit per consumer, pulse at completion); to the engine
-    `o_valid`, `o_ready`, `o_opcode`, `o_body`, and back `done`. `executing`: an instruction is in the engine, `blocked`:
-    one waits for tokens; `index`: the instruction at the head. `empty`: nothing queued or executing.
+    `o_valid`, `o_ready`, `o_opcode`, `o_body`, and back `done`. `executing`: one is in the engine, `blocked`: one
+    waits for tokens; `index`: the instruction at the head. `empty`: nothing queued or executing.
     """
 
     def __init__(self, engine: Engine) -> None:

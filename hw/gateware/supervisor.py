@@ -46,7 +46,8 @@ class Supervisor(wiring.Component):
             "bus_error_write": In(ENGINES), "executing": In(ENGINES), "blocked": In(ENGINES),
             "indices": In(INDEX_BITS * ENGINES), "progress": In(1), "instruction_finished": In(1), "watchdog": In(32),
             "ports_idle": In(1),
-            "run": Out(1), "core_reset": Out(1, init=1), "abort": Out(1), "finished": Out(1), "busy": Out(1),
+            "run": Out(1), "core_reset": Out(1, init=1),  # type: ignore[call-arg]
+            "abort": Out(1), "finished": Out(1), "busy": Out(1),
             "done": Out(1), "error": Out(1), "resetting": Out(1), "error_code": Out(8), "error_engine": Out(4),
             "error_instruction": Out(INDEX_BITS), "cycles": Out(32), "instructions": Out(32),
             "engine_busy": Out(counters), "engine_blocked": Out(counters)})

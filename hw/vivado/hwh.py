@@ -87,6 +87,7 @@ class _Writer:
                 divisors = (clock.divisor0, clock.divisor1) if index == 0 else (15, 1)
                 for number, divisor in enumerate(divisors):
                     settings[f"PSU__CRL_APB__PL{index}_REF_CTRL__DIVISOR{number}"] = str(divisor)
+            settings["PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ"] = f"{clock.hertz / 1e6:.6f}"
             # PYNQ sets the widths of the AXI ports from these.
             for name in [name for name in settings if name.endswith("AXIGP0__DATA_WIDTH") or "SAXIGP" in name]:
                 settings[name.replace("PSU__", "C_").replace("__DATA", "_DATA")] = settings[name]

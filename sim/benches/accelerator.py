@@ -40,7 +40,7 @@ async def runs_a_clip(dut):
         await lite.write_dword(register(f"{name}_base_low").offset, base)
     await lite.write_dword(register("interrupt_enable").offset, 1)
     await lite.write_dword(register("control").offset, 1)
-    for cycle in range(given["max_cycles"]):
+    for _ in range(given["max_cycles"]):
         await RisingEdge(dut.clk)
         if dut.interrupt.value:
             break
@@ -48,5 +48,7 @@ async def runs_a_clip(dut):
         raise AssertionError(f"no interrupt within {given['max_cycles']} cycles")
     status = await lite.read_dword(register("status").offset)
     code = await lite.read_dword(register("error_code").offset)
-    assert (status, code) == (2, 0), f"status {status:#x}, error {code}, cycle {cycle}"
-    (folder / "after.bin").write_bytes(ram.read(0, len(memory)))
+    assert (status, code) == (2, 0), f"status {status:#x}, error {code}"
+    after = ram.read(0, len(memory))
+    assert isinstance(after, bytes | bytearray)
+    (folder / "after.bin").write_bytes(after)

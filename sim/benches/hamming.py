@@ -80,7 +80,8 @@ async def counts_and_puts_out(dut):
         settings = {"bipolar": run & 1, "mask": mask, "limbs": 2 + (run >> 1 & 1)}
         stall = rng.choice([0.0, 0.5])
         beats, first, cycles = await put_out(dut, rng, settings, stall)
-        support.compare("o", beats, block.model(positions, **settings))
+        support.compare("o", beats, block.model(
+            positions, bipolar=bool(run & 1), mask=mask, limbs=settings["limbs"]))
         assert first == block.latency
         if not stall:
             assert cycles == block.latency + block.beats(settings["limbs"])

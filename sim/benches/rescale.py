@@ -34,8 +34,8 @@ async def _run(dut, rng, lanes, *, direct, add, mask):
     dut.direct.value, dut.add.value, dut.mask.value = direct, add, mask
     got = await play(
         dut,
-        {"acc": (0, [bits_of(row, ACCUMULATOR_BITS) for row in acc]), "bias": (0, bias[:, 0]),
-         "negate": (0, negate[:, 0]), "shift": (0, shift[:, 0] - SHIFT_MIN),
+        {"acc": (0, [bits_of(row, ACCUMULATOR_BITS) for row in acc]), "bias": (0, bias[:, 0].tolist()),
+         "negate": (0, negate[:, 0].tolist()), "shift": (0, (shift[:, 0] - SHIFT_MIN).tolist()),
          "shortcut": (Rescale.SHORTCUT_CYCLE, [bits_of(row, RESIDUAL_BITS) for row in shortcut])},
         dict.fromkeys(("residual", "plane", "value"), Rescale.latency), random.Random(support.seed()))
     residual, plane, value = Rescale.model(acc, bias, negate, shift, shortcut * add, direct=bool(direct))

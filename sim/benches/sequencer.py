@@ -128,7 +128,8 @@ async def runs_programs_in_token_order(dut):
         position[instruction.engine] += 1
         done_at[index] = done
         expected = pack_fields(FIELDS[instruction.opcode], instruction.body, "bench")
-        assert (opcode, body & (1 << expected.bit_length()) - 1) == (instruction.opcode, expected), f"instruction {index}"
+        got = opcode, body & (1 << expected.bit_length()) - 1
+        assert got == (instruction.opcode, expected), f"instruction {index}"
         for producer in instruction.wait:
             source = max(i for i in range(index) if program[i].engine is producer
                          and instruction.engine in program[i].signal)

@@ -57,7 +57,7 @@ async def fills_tables(dut):
             "negate": run & 1, "bipolar": run >> 1 & 1, "half": rng.getrandbits(1),
         }  # fmt: skip
         writes, cycles = await fill(dut, block, rng, rows, settings)
-        tables = block.model(rows, negate=settings["negate"], bipolar=settings["bipolar"])
+        tables = block.model(rows, negate=bool(settings["negate"]), bipolar=bool(settings["bipolar"]))
         by_batch = tables.reshape(batches, config.load_groups, 16, config.outputs)
         expected = [
             (block.latency + 16 * batch + step, settings["half"], batch, step ^ step >> 1)

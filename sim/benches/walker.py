@@ -10,6 +10,7 @@ from spikeloom.hw.isa import FIELDS, Opcode, pack_fields
 
 from . import support
 
+
 def random_body(rng: random.Random) -> dict[str, int]:
     """Fields of a COMPUTE with a small walk."""
     return {
@@ -41,7 +42,8 @@ async def walks_as_the_model(dut):
                    int(dut.address.value), bool(dut.emit.value), int(dut.pixel.value))
             assert dut.valid.value == 1, f"walk {walk}, position {number}: not valid"
             assert got == (y, x, address, emit, pixel), f"walk {walk}, position {number}: {got} != {expected[number]}"
-            assert bool(dut.last.value) == last and bool(dut.first.value) == (number == 0)
+            assert bool(dut.last.value) == last
+            assert bool(dut.first.value) == (number == 0)
             await RisingEdge(dut.clk)
         if not back_to_back:
             await ReadOnly()

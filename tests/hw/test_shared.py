@@ -47,7 +47,7 @@ class Stage(wiring.Component):
     def __init__(self, step, scale=1):
         self.step, self.scale = step, scale
         self._adder = Adder(step=step)
-        super().__init__({"a": In(8), "o": Out(8), "count": Out(8, init=7)})
+        super().__init__({"a": In(8), "o": Out(8), "count": Out(8, init=7)})  # type: ignore[call-arg]
 
     def elaborate(self, platform):
         m = Module()

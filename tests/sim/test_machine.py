@@ -161,7 +161,7 @@ def test_one_flipped_bit_names_the_layer(target, position, network, verilog):
     """
     operator = [o for o in network.operators if isinstance(o, Conv)][position]
     with machine_for(network, "tiny", verilog, MemoryModel()) as machine:
-        reference = Reference(network)
+        reference, comparison = Reference(network), Comparison(network)
         where = constants_of(machine.program, operator.name, target)
         for byte in where[1::7]:
             address = machine.bases["program"] + byte

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import pytest
+from amaranth.hdl import Module
 
 from spikeloom.config import preset
 from spikeloom.hw.gateware.emit import assert_no_multiplier, emit_verilog
@@ -42,4 +43,4 @@ def test_parameters_are_checked():
     with pytest.raises(ValueError, match="`width` must be positive, not `0`"):
         LookupTable(width=0)
     with pytest.raises(ValueError, match="`operands` must be a power of two of values, not `0`"):
-        add_tree(None, [], "sum")
+        add_tree(Module(), [], "sum")
