@@ -7,8 +7,8 @@
     result = api.simulate("build/machine", random=1, every_layer=True)
     assert result.mismatches == 0
 
-`quantize`, `build`, `simulate` and `demo` live where their work is done (torch, Amaranth and the simulator stay out of
-this package) and are imported when first asked for.
+The functions live where their work is done (torch, Amaranth and the simulator stay out of this package) and are
+imported when first asked for.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spikeloom.hw.build import build
+    from spikeloom.hw.vivado.flow import bitstream, vivado
     from spikeloom.quantize.convert import quantize
     from spikeloom.sim.demo import demo
     from spikeloom.sim.simulate import simulate
 
-__all__ = ["build", "demo", "quantize", "simulate"]
+__all__ = ["bitstream", "build", "demo", "quantize", "simulate", "vivado"]
 
 _HOMES = {
     "quantize": "spikeloom.quantize.convert",
     "build": "spikeloom.hw.build",
     "simulate": "spikeloom.sim.simulate",
     "demo": "spikeloom.sim.demo",
+    "vivado": "spikeloom.hw.vivado.flow",
+    "bitstream": "spikeloom.hw.vivado.flow",
 }
 
 

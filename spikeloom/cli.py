@@ -124,6 +124,28 @@ def _simulate(arguments: argparse.Namespace) -> int:
     return _status(result.mismatches)
 
 
+def _vivado(arguments: argparse.Namespace) -> int:
+    from .api import vivado
+
+    for path in vivado(arguments.directory):
+        _show(str(path))
+    return 0
+
+
+def _bitstream(arguments: argparse.Namespace) -> int:
+    from .api import bitstream
+
+    result = bitstream(
+        arguments.directory, jobs=arguments.jobs, collect=arguments.collect, progress=_Progress(),
+        show=lambda line: tqdm.write(f"  | {line}", file=sys.stderr))
+    timing = result["timing"]
+    _show(f"slack {timing['setup_slack_ns']:+.3f} ns (set-up), {timing['hold_slack_ns']:+.3f} ns (hold)")
+    _show(", ".join(f"{name} {entry['used']:,g} of {entry['available']:,g}"
+                    for name, entry in result["resources"].items()))
+    _show(result["bit"])
+    return 0
+
+
 def _status(mismatches: int) -> int:
     if mismatches:
         print("spikeloom: the RTL is not bit-exact", file=sys.stderr)
@@ -141,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(commands)
     _add_build(commands)
     _add_simulate(commands)
+    _add_vivado(commands)
+    _add_bitstream(commands)
     return parser
 
 
@@ -226,6 +250,30 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
     source.add_argument("--random", type=_seed, metavar="SEED", help="random pixels")
     parser.add_argument("--every-layer", action="store_true", help="compare every tensor, not the logits alone")
     parser.add_argument("--wave", type=Path, metavar="FILE", help="write a waveform (VCD)")
+
+
+def _add_vivado(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "vivado", _vivado,
+        "Write the Vivado scripts for the ZCU104. DIR/vivado gets a wrapper, scripts that package the IP and build the "
+        "block design, and the hardware description that is expected of it. Needs no Vivado.",
+        "spikeloom vivado build/machine")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory that `build` wrote")
+
+
+def _add_bitstream(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "bitstream", _bitstream,
+        "Run the Vivado scripts and read the reports back. Needs `vivado` on the PATH, takes hours, shows Vivado's "
+        "output on stderr; timing that is not met is an error. Writes DIR/bitfile and DIR/report.",
+        """
+        spikeloom bitstream build/machine --jobs 8
+        spikeloom bitstream build/machine --collect
+        """)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory that `build` wrote")
+    parser.add_argument("--jobs", type=_positive, default=4, metavar="N", help="processes to use (%(default)s)")
+    parser.add_argument(
+        "--collect", action="store_true", help="run nothing, read back what a run elsewhere has left in DIR")
 
 
 def _add_preset(parser: argparse.ArgumentParser, default: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from spikeloom import api, cli
 
-COMMANDS = ("demo", "quantize", "build", "simulate")
+COMMANDS = ("demo", "quantize", "build", "simulate", "vivado", "bitstream")
 
 
 def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
