@@ -93,7 +93,8 @@ def _kind(module: Element, *, own: bool) -> str:
 
 def _addresses(name: str, module: Element) -> Iterator[tuple[str, str]]:
     for entry in module.iter("MEMRANGE"):
-        where = f"{name}/{entry.get('MASTERBUSINTERFACE')} of {entry.get('INSTANCE')}/{entry.get('SLAVEBUSINTERFACE')}"
+        slave = f"{entry.get('INSTANCE')}/{entry.get('SLAVEBUSINTERFACE', '').lower()}"  # S_AXI of axi_intc is s_axi
+        where = f"{name}/{entry.get('MASTERBUSINTERFACE')} of {slave}"
         base, high = (int(entry.get(key, "0"), 16) for key in ("BASEVALUE", "HIGHVALUE"))
         yield f"address in {where} {entry.get('ADDRESSBLOCK')}", f"{base:#x}..{high:#x}"
 
