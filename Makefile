@@ -53,13 +53,12 @@ lint: $(STAMP)
 	$(BIN)/python -m spikeloom.sim.lint
 
 bench: $(STAMP)
-	$(BIN)/spikeloom demo --clips 1 --out build/bench
-	@cat build/bench/report/rtlsim_performance.json
+	$(BIN)/python -m spikeloom.sim.bench --out docs/performance.md
 
 # pyright sees the folders laid out as installed through these links; a test compares them with the disk.
 typings:
 	rm -rf typings/spikeloom && mkdir -p typings/spikeloom
-	cd typings/spikeloom && ln -s ../../hw ../../quantize ../../sim ../../spikeloom/*.py ../../spikeloom/py.typed .
+	cd typings/spikeloom && ln -s ../../host ../../hw ../../quantize ../../sim ../../spikeloom/*.py ../../spikeloom/py.typed .
 
 clean:
 	rm -rf build dist spikeloom.egg-info .pytest_cache .ruff_cache
