@@ -159,7 +159,7 @@ def test_collect(machine: Path) -> None:
 
 def test_failing_script(machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_vivado(tmp_path, monkeypatch, 'echo "INFO: on it"; echo "ERROR: [Common 17-39] no licence"; exit 1')
-    with pytest.raises(VivadoError, match=r"status 1 in package_ip\.tcl: ERROR: \\[Common 17-39\] no licence; see"):
+    with pytest.raises(VivadoError, match=r"status 1 in package_ip\.tcl: ERROR: \[Common 17-39\] no licence; see"):
         bitstream(machine, jobs=3)
 
 
