@@ -19,8 +19,10 @@ else:
 
 ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-FOLDERS = ("spikeloom", "hw", "quantize", "sim")
-ALLOWED = {"spikeloom": set(), "quantize": {"spikeloom"}, "hw": {"spikeloom"}, "sim": {"spikeloom", "quantize", "hw"}}
+FOLDERS = ("spikeloom", "host", "hw", "quantize", "sim")
+ALLOWED = {
+    "spikeloom": set(), "quantize": {"spikeloom"}, "hw": {"spikeloom"}, "host": {"spikeloom", "hw"},
+    "sim": {"spikeloom", "quantize", "hw", "host"}}
 """Folder -> folders that its modules may import when they are imported."""
 
 
@@ -74,7 +76,7 @@ def test_every_module_is_in_a_package() -> None:
 
 def test_type_checker_sees_every_module() -> None:
     links = ROOT / "typings" / "spikeloom"
-    expected = {path.name for path in (ROOT / "spikeloom").glob("*.py")} | {"py.typed", "hw", "quantize", "sim"}
+    expected = {path.name for path in (ROOT / "spikeloom").glob("*.py")} | {"py.typed", *FOLDERS[1:]}
     assert {path.name for path in links.iterdir() if path.is_symlink()} == expected, "run `make typings`"
     assert [link.name for link in links.iterdir() if not link.exists() or os.path.isabs(os.readlink(link))] == []
 
@@ -139,3 +141,13 @@ def test_wheel_imports_without_the_repository(wheel: Path, tmp_path: Path) -> No
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert Path(result.stdout.strip()) == tmp_path / "spikeloom" / "__init__.py"
+
+
+def test_driver_needs_numpy_only(wheel: Path, tmp_path: Path) -> None:
+    """No other distribution is loaded on a board; PYNQ by `spikeloom.host.driver` alone."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = ("import sys, spikeloom.host.accelerator\n"
+            "print({'torch', 'amaranth', 'safetensors', 'tqdm', 'pynq'} & set(sys.modules))")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert result.stdout.strip() == "set()"
