@@ -8,6 +8,7 @@ from spikeloom.config import preset
 from spikeloom.hw.gateware.control import ControlRegisters
 from spikeloom.hw.gateware.semaphores import Semaphores
 from spikeloom.hw.gateware.sequencer import Sequencer
+from spikeloom.hw.gateware.supervisor import Supervisor
 from spikeloom.hw.gateware.walker import BankAddress, Walker
 from spikeloom.sim.cocotb_runner import run_bench
 
@@ -42,3 +43,7 @@ def test_sequencer(name, seed):
     config = preset(name)
     run_bench(Sequencer(config), "spikeloom.sim.benches.sequencer", name="sequencer", seed=seed,
               parameters={"config": asdict(config), "base": 0x12_3456_7000})
+
+
+def test_supervisor():
+    run_bench(Supervisor(), "spikeloom.sim.benches.supervisor", name="supervisor", seed=4)
