@@ -11,18 +11,24 @@ from spikeloom.hw.isa import CHUNK_BANK, pack_fields
 from . import support
 
 
+def edge(rng: random.Random, size: int, tap: int) -> int:
+    """A coordinate that with its tap lies at a border, just beyond one, or anywhere."""
+    return rng.choice([-1, 0, size - 1, size, rng.randint(-20, 50) + tap]) - tap
+
+
 @cocotb.test()
 async def matches_the_model(dut):
     """`read_address` one cycle after the position, `in_range` one later."""
     rng = random.Random(support.seed())
     await support.start(dut)
-    for case in range(60):
+    for case in range(120):
         header = {"offset": rng.randint(-500, 500), "dy": rng.randint(-16, 15), "dx": rng.randint(-16, 15),
                   "enable": int(rng.random() < 0.9)}
         body = {"height": rng.choice([1, 7, 40, 65535]), "width": rng.choice([1, 7, 40, 65535])}
         dut.header.value = pack_fields(CHUNK_BANK, header, "bench")
         dut.height.value, dut.width.value = body["height"], body["width"]
-        y, x, address = rng.randint(-20, 50), rng.randint(-20, 50), rng.randrange(1 << 20)
+        y, x = (edge(rng, body[size], header[tap]) for size, tap in (("height", "dy"), ("width", "dx")))
+        address = rng.randrange(1 << 20)
         dut.y.value, dut.x.value, dut.address.value = y % (1 << 18), x % (1 << 18), address
         await RisingEdge(dut.clk)
         await ReadOnly()

@@ -83,7 +83,7 @@ class FakeEngine:
             if not taken:
                 continue
             port["ready"].value = 0
-            await support.ticks(self.dut, self.rng.randrange(30))
+            await support.ticks(self.dut, self.rng.randrange(200))
             port["done"].value = 1
             self.log.append((at, support.cycle(), opcode, body))
             await RisingEdge(self.dut.clk)
