@@ -151,3 +151,10 @@ def test_driver_needs_numpy_only(wheel: Path, tmp_path: Path) -> None:
             "print({'torch', 'amaranth', 'safetensors', 'tqdm', 'pynq'} & set(sys.modules))")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.strip() == "set()"
+
+
+def test_entry_points_name_modules() -> None:
+    """PYNQ imports them with every overlay, so a wrong one breaks every overlay."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    modules = [module for group in groups.values() for module in group.values()]
+    assert [m for m in modules if not (ROOT / Path(*m.split(".")[1:])).with_suffix(".py").exists()] == []
