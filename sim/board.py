@@ -43,7 +43,7 @@ class SimulatedBuffer:
         self.address, self._board = address, board
         self.memory = board.model.memory[address:address + size]
         self.array: NDArray[np.uint8] = np.zeros(size, np.uint8)
-        self._clean = self.array.copy()
+        self._clean = ~self.array  # whoever zeroed it did so through the cache: every line is dirty
 
     def flush(self) -> None:
         """Write everything to DDR: a line that was written is dirty, even with what it held."""
@@ -85,7 +85,7 @@ class SimulatedBoard:
     Attributes:
         model: Machine and DDR.
         interrupts: Whether interrupts reach the CPU. Set to False to lose them.
-        evict: Whether the cache writes changed lines back at bad moments (whenever the CPU waits).
+        evict: Whether the cache writes changed lines back at a bad moment: at the end of every wait.
 
     Raises:
         BuildError: The model cannot be built.
@@ -135,7 +135,6 @@ class SimulatedBoard:
 
     def wait_interrupt(self, seconds: float) -> bool:
         """Run until the interrupt, at most so long."""
-        self._evict()
         if not self.interrupts:
             self.sleep(seconds)
             return False
@@ -143,14 +142,16 @@ class SimulatedBoard:
             self.model.run_until_interrupt(round(seconds * self._hertz))
         except SimulationTimeout:
             return False
+        finally:
+            self._evict()
         return True
 
     def clock(self) -> float:
         return self.model.cycle / self._hertz
 
     def sleep(self, seconds: float) -> None:
-        self._evict()
         self.model.run(max(1, round(seconds * self._hertz)))
+        self._evict()
 
     def _evict(self) -> None:
         if self.evict:
