@@ -17,7 +17,7 @@ STAMP := $(VENV)/.spikeloom-setup
 # Names in the emitted Verilog must not depend on the order of a set.
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup demo test test-all lint bench typings clean distclean
+.PHONY: help setup demo test test-all lint bench bench-full typings clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,6 +54,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m spikeloom.sim.bench --out docs/performance.md
+
+# make bench-full VIDEO=file: SpikeVideoFormer 15M at 224 x 224 on the flagship preset, every layer compared.
+bench-full: $(STAMP)
+	$(BIN)/python -m spikeloom.sim.bench --network 15M --presets zcu104 --video $(VIDEO)
 
 # pyright sees the folders laid out as installed through these links; a test compares them with the disk.
 typings:

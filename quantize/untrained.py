@@ -1,0 +1,40 @@
+"""Full-size networks without a checkpoint: seeded random weights whose neurons fire at realistic rates.
+
+For measuring cycles and checking bits where no trained weights exist. The batch norms take their statistics from a real
+clip, so that activity neither dies out nor saturates; what the network computes means nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .models import SpikeVideoFormer, build
+from .train import TrainConfig, initialise, to_input
+
+__all__ = ["untrained"]
+
+
+@torch.no_grad()
+def untrained(name: str, clip: NDArray[np.uint8], *, seed: int = 0) -> SpikeVideoFormer:
+    """A named configuration with random weights, norm statistics measured on `clip` (uint8[T, H, W, 3]).
+
+    Raises:
+        ValueError: No such configuration, or the clip does not fit it.
+    """
+    torch.manual_seed(seed)
+    model = build(name)
+    config = model.config
+    shape = (config.frames, config.height, config.width, 3)
+    if clip.shape != shape:
+        raise ValueError(f"`clip` must have the shape {shape}, not `{clip.shape}`")
+    initialise(model, TrainConfig())
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.momentum = None  # plain average: the statistics are those of the clip
+            norm.reset_running_stats()
+    model.train()
+    model(to_input(model, clip[None]))
+    return model.eval()
