@@ -57,7 +57,7 @@ bench: $(STAMP)
 
 # make bench-full VIDEO=file: SpikeVideoFormer 15M at 224 x 224 on the flagship preset, every layer compared.
 bench-full: $(STAMP)
-	$(BIN)/python -m spikeloom.sim.bench --network 15M --presets zcu104 --video $(VIDEO)
+	$(BIN)/python -m spikeloom.sim.bench --network 15M --presets zcu104 --video $(VIDEO) --out docs/performance-15M.md
 
 # pyright sees the folders laid out as installed through these links; a test compares them with the disk.
 typings:
