@@ -45,6 +45,12 @@ DDR = MemoryModel(total_bandwidth=2.08, latency=80, jitter=20, seed=1)
 WATCHDOG = 2_000_000
 """Cycles: a COMPUTE of a full-size layer takes some 100,000."""
 
+_SMALL = """The maps of this network are 16 x 16 to 4 x 4 pixels: a table serves 16 to 256 pixels, where a 224 x 224
+network uses it for hundreds to thousands. So wide machines mostly fill tables here."""
+
+_FULL_SIZE = """Random weights, norm statistics of the clip (`quantize/untrained.py`); the cycles do not depend on the
+weights. Every operator reads its input from DDR and writes its outputs there: layers are not fused yet."""
+
 DEFAULT_PRESETS = ("tiny", "small", "zcu104-half", "zcu104")
 
 
@@ -138,14 +144,9 @@ def page(body: str, network: str | None) -> str:
         f"# Performance of {title}", "", "<!-- written by `python -m spikeloom.sim.bench`; do not edit -->", "",
         "Cycles are counted by RTL simulation with DDR modelled as 10 GB/s over all ports at 300 MHz and 80 to 100",
         "cycles latency. Not placed and routed: the clock is the design's goal, not a result.", "", body]
-    if network is None:
-        lines += ["The maps of this network are 16 x 16 to 4 x 4 pixels: a table serves 16 to 256 pixels, where a 224 x 224",
-                  "network uses it for hundreds to thousands. So wide machines mostly fill tables here.", ""]
-    else:
-        lines += ["Random weights, norm statistics of the clip (`quantize/untrained.py`): the cycles do not depend on the",
-                  "weights. Every operator reads its input from DDR and writes its outputs there; layers are not fused yet.", ""]
-    return "\n".join([*lines, f"Simulator on {platform.machine()}, {os.cpu_count()} shared cores: its speed is an "
-                      "indication only.", ""])
+    lines += [_SMALL if network is None else _FULL_SIZE, ""]
+    machine = f"Simulator on {platform.machine()}, {os.cpu_count()} shared cores: its speed is an indication only."
+    return "\n".join([*lines, machine, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
