@@ -48,8 +48,9 @@ WATCHDOG = 2_000_000
 _SMALL = """The maps of this network are 16 x 16 to 4 x 4 pixels: a table serves 16 to 256 pixels, where a 224 x 224
 network uses it for hundreds to thousands. So wide machines mostly fill tables here."""
 
-_FULL_SIZE = """Random weights, norm statistics of the clip (`quantize/untrained.py`); the cycles do not depend on the
-weights. Every operator reads its input from DDR and writes its outputs there: layers are not fused yet."""
+_FULL_SIZE = """Random weights, norm statistics of the clip (`quantize/untrained.py`); the program, and so the cycles,
+follow from the shapes, not from the weights' values. Every operator reads its input from DDR and writes its outputs
+there: layers are not fused yet."""
 
 DEFAULT_PRESETS = ("tiny", "small", "zcu104-half", "zcu104")
 

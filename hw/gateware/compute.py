@@ -28,7 +28,8 @@ from .walker import ADDRESS_BITS, BankReader, Walker
 
 COMMON_HEADER = data.StructLayout({f.name: f.width for f in CHUNK_COMMON})
 TABLE_MARGIN = 16
-"""Cycles after the start of a pass before its predecessor's tables may be overwritten."""
+"""Cycles after the start of a pass before its predecessor's tables may be overwritten; at least the latency from walker
+to sums."""
 
 
 def delay(m: Module, value: Value, cycles: int, name: str) -> Signal:
@@ -58,6 +59,9 @@ class ComputeEngine(wiring.Component):
         self.depthwise = DepthwiseUnit(config)
         self.accumulators = Accumulators(config)
         self.hamming = HammingUnit(config)
+        in_flight = BankReader.latency + max(self.engine.latency, self.depthwise.latency)
+        if in_flight > TABLE_MARGIN:
+            raise ValueError(f"`TABLE_MARGIN` must be at least {in_flight}, not `{TABLE_MARGIN!r}`")
         bits, banks = config.beat_bits, config.banks
         super().__init__({
             "i": In(stream.Signature(416)), "done": Out(1), "busy": Out(1),
@@ -106,13 +110,13 @@ class ComputeEngine(wiring.Component):
         loader, body = self.loader, self.body
         row, left = Signal(16, name="prepare_row"), Signal(16, name="prepare_left")
         margin = Signal(range(TABLE_MARGIN + 1))
-        batches = {Core.ARRAY: self.config.groups, Core.DEPTHWISE: self.config.depthwise_groups}
+        config = self.config
+        array_batches, depthwise_batches = (n // config.load_groups for n in (config.groups, config.depthwise_groups))
         m.d.comb += [
             self.header_row.eq(row), self.weight_row.eq(loader.read_row), loader.read_data.eq(self.weight_data),
             loader.row.eq(self.next_common.operand), loader.negate.eq(self.next_common.negate),
             loader.bipolar.eq(self.next_common.bipolar), loader.half.eq(~self.half),
-            loader.batches.eq(Mux(body.core == Core.DEPTHWISE, *(
-                batches[core] // self.config.load_groups for core in (Core.DEPTHWISE, Core.ARRAY))))]
+            loader.batches.eq(Mux(body.core == Core.DEPTHWISE, depthwise_batches, array_batches))]
         with m.If(self.take_next):
             m.d.sync += margin.eq(TABLE_MARGIN)
         with m.Elif(margin != 0):
@@ -201,7 +205,7 @@ class ComputeEngine(wiring.Component):
                     m.next = "IDLE"
 
     def _datapath(self, m: Module) -> None:
-        config, walker, reader, body = self.config, self.walker, self.reader, self.body
+        walker, reader, body = self.walker, self.reader, self.body
         # Border and offsets belong to the chunk that is walked; they settle in the cycle in which it starts.
         m.d.comb += [
             reader.headers.eq(self.header[32:]), reader.height.eq(body.height), reader.width.eq(body.width),
@@ -231,7 +235,6 @@ class ComputeEngine(wiring.Component):
             acc.sums.eq(Mux(is_depthwise, self._widen_depthwise(), self.engine.sums)),
             acc.read_bank.eq(self.acc_bank), acc.read_address.eq(self.acc_address), acc.read_word.eq(self.acc_word),
             self.acc_data.eq(acc.read_data)]
-        del config
 
     def _connect_units(self, m: Module, tag: data.View) -> None:
         config, loader, words = self.config, self.loader, self.reader.words

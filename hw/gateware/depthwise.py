@@ -21,7 +21,7 @@ from amaranth.utils import exact_log2
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
 from .shared import shared
-from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits
+from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits, write_members
 
 __all__ = ["TAPS", "DepthwiseChannel", "DepthwiseUnit"]
 
@@ -120,9 +120,7 @@ class DepthwiseUnit(wiring.Component):
         self.sum_bits = self._channels[0].sum_bits
         super().__init__({
             "words": In(config.depthwise_rows * config.beat_bits), "valid": In(1), "half": In(1),
-            "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
-            "write_entry": In(GROUP_INPUTS), "write_table": In(1),
-            "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
+            **write_members(config),
             "sums": Out(config.beat_bits * self.sum_bits), "sums_valid": Out(1)})  # fmt: skip
 
     @property

@@ -23,7 +23,7 @@ from amaranth.utils import exact_log2
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
 from .shared import shared
-from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits
+from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits, write_members
 
 __all__ = ["TableEngine", "TableLane"]
 
@@ -50,9 +50,7 @@ class TableLane(wiring.Component):
         self.sum_bits = ENTRY_BITS + exact_log2(config.groups)
         super().__init__({
             "word": In(config.inputs), "half": In(1),
-            "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
-            "write_entry": In(GROUP_INPUTS), "write_table": In(1),
-            "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
+            **write_members(config),
             "sums": Out(config.outputs * self.sum_bits)})  # fmt: skip
 
     @property
@@ -126,9 +124,7 @@ class TableEngine(wiring.Component):
         self.sum_bits = self._lanes[0].sum_bits
         super().__init__({
             "words": In(config.banks * config.beat_bits), "valid": In(1), "half": In(1),
-            "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
-            "write_entry": In(GROUP_INPUTS), "write_table": In(1),
-            "write_data": In(config.load_groups * config.outputs * ENTRY_BITS),
+            **write_members(config),
             "sums": Out(config.outputs * config.lanes * self.sum_bits), "sums_valid": Out(1)})  # fmt: skip
 
     @property

@@ -11,19 +11,31 @@ from collections.abc import Sequence
 import numpy as np
 from amaranth.hdl import Cat, Module, Shape, Signal, Value
 from amaranth.lib import memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
-from spikeloom.config import GROUP_INPUTS
+from spikeloom.config import GROUP_INPUTS, MachineConfig
 
 from .shared import shared
 
-__all__ = ["ENTRIES", "ENTRY_BITS", "LookupTable", "add_tree", "unpack_bits"]
+__all__ = ["ENTRIES", "ENTRY_BITS", "LookupTable", "add_tree", "unpack_bits", "write_members"]
 
 ENTRIES = 1 << GROUP_INPUTS
 """Entries of one half of a table."""
 
 ENTRY_BITS = 10
 """Width of an entry: four weights of magnitude <= 127, either sign."""
+
+
+def write_members(config: MachineConfig) -> dict[str, Member]:
+    """The write port of the tables, as `TableLoader` drives it and engine, lanes and depthwise unit take it.
+
+    `write_en`: an entry of the LG tables of batch `write_batch` is written: row `write_entry` of half `write_table`.
+    Value `slot * Po + o` of `write_data` (ENTRY_BITS bits each, signed) is for slot `slot` and output o.
+    """
+    return {
+        "write_en": In(1), "write_batch": In(range(config.groups // config.load_groups)),
+        "write_entry": In(GROUP_INPUTS), "write_table": In(1),
+        "write_data": In(config.load_groups * config.outputs * ENTRY_BITS)}  # fmt: skip
 
 
 @shared
