@@ -3,6 +3,7 @@
 #   make demo       set up, then video -> bit-exact accelerator, results in build/demo
 #   make test       what every change must pass          make test-all   everything, slow tests as well
 #   make lint       ruff, pyright, Verilator             make bench      speed of simulator and schedule
+#   make pynq-env   the environment with PYNQ for tests of the board; test and test-all make it
 #   make clean      build products; make distclean: .venv as well
 
 PYTHON ?= python3
@@ -13,11 +14,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 STAMP := $(VENV)/.spikeloom-setup
+PYNQ_PYTHON := $(BIN)/python tests/host/pynq_environment.py --where
 
 # Names in the emitted Verilog must not depend on the order of a set.
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup demo test test-all lint bench bench-full typings clean distclean
+.PHONY: help setup pynq-env demo test test-all lint bench bench-full bench-host typings clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,12 +42,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/spikeloom demo --out build/demo
 
-# One thread of torch per worker: the workers share the cores.
-test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+# PYNQ wants an environment of its own. Without a package index the tests that need it are skipped and say so.
+pynq-env: $(STAMP)
+	@$(BIN)/python tests/host/pynq_environment.py $(VENV)/pynq
 
-test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+# One thread of torch per worker: the workers share the cores.
+test: $(STAMP) pynq-env
+	SPIKELOOM_PYNQ_PYTHON=$$($(PYNQ_PYTHON)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+
+test-all: $(STAMP) pynq-env
+	SPIKELOOM_PYNQ_PYTHON=$$($(PYNQ_PYTHON)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -54,6 +60,11 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m spikeloom.sim.bench --out docs/performance.md
+
+# make bench-host: what driver and pipeline cost per clip; CYCLES=n: of the machine for a clip of 15M.
+bench-host: $(STAMP) pynq-env
+	$(BIN)/python -m spikeloom.sim.host_overhead --out docs/performance-host.md \
+		$(if $(CYCLES),--cycles $(CYCLES)) --pynq "$$($(PYNQ_PYTHON))"
 
 # make bench-full VIDEO=file: SpikeVideoFormer 15M at 224 x 224 on the flagship preset, every layer compared.
 bench-full: $(STAMP)

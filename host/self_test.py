@@ -4,6 +4,7 @@
     program/self_test.json    format, version, network and configuration hash, checksum of the input,
                               [[operator, tensor, CRC-32], ...] in execution order
 
+Tensors that never leave the chip have no checksum: a layer with no other output shows in the next layer that has one.
 The checksum is that of the tensor in network shape (`spikeloom.network`), C order, little-endian.
 Written by `spikeloom.sim.self_test`, which has a reference to take the tensors from.
 """

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
 import sys
 import traceback
 import warnings
@@ -21,7 +24,7 @@ from pynq.pl_server.device import Device  # pyright: ignore[reportMissingImports
 
 from spikeloom.board import INSTANCE, VLNV
 from spikeloom.host.driver import SpikeloomDriver, SpikeloomOverlay
-from spikeloom.host.errors import AcceleratorError, DriverError, ProgramError
+from spikeloom.host.errors import AcceleratorError, AcceleratorTimeout, DriverError, ProgramError
 from spikeloom.hw.program.program import Program
 from spikeloom.sim.accelerator_model import MemoryModel
 from spikeloom.sim.board import SimulatedBoard
@@ -129,6 +132,77 @@ def refuses_a_second_overlay() -> None:
         check_clip(loaded, 1)
 
 
+def refuses_damaged_programs() -> None:
+    """Truncated and bit-flipped: refused before the machine sees them; the program that was loaded goes on."""
+    with overlay() as loaded:
+        content = (PROGRAM / "program.bin").read_bytes()
+        for damage, message in ((content[:-64], "has "), (bytes([content[0] ^ 1]) + content[1:], "checksum is ")):
+            bad = DIRECTORY / "bad"
+            shutil.copytree(PROGRAM, bad, dirs_exist_ok=True)
+            (bad / "program.bin").write_bytes(damage)
+            raises(ProgramError, message, loaded.load, bad)
+            check_clip(loaded, 0)
+
+
+def recovers_from_a_missing_flush() -> None:
+    """Nothing of what the CPU wrote has reached the memory: the machine says so, and the next clip is right."""
+    flush = SimulatedDevice.flush
+    with overlay() as loaded:
+        SimulatedDevice.flush = lambda *arguments: None
+        try:
+            for buffer in BOARD.buffers:
+                buffer.memory[:] = 0
+            raises(AcceleratorError, "machine stopped: BAD_", loaded.infer, CLIPS["clips"][0])
+        finally:
+            SimulatedDevice.flush = flush
+        check_clip(loaded, 1)
+
+
+def recovers_from_a_hang() -> None:
+    """The bus stops answering, the watchdog is off: a time-out with all registers; the next clip is right."""
+    with SpikeloomOverlay(BITFILE, PROGRAM, timeout=2.0, watchdog=0) as loaded:
+        BOARD.model.stall_port(0, from_cycle=BOARD.model.cycle + 3000)
+        raises(AcceleratorTimeout, "state: busy", loaded.infer, CLIPS["clips"][0])
+        BOARD.model.release_port(0)
+        loaded.driver.accelerator.timeout = 120.0
+        check_clip(loaded, 1)
+
+
+SECOND_PROCESS = """
+import sys
+from pynq.pl_server.device import Device
+from spikeloom.host.driver import SpikeloomOverlay
+from spikeloom.sim.pynq_device import SimulatedDevice
+from spikeloom.sim.timed_board import TimedBoard
+Device.active_device = SimulatedDevice(TimedBoard(0, 1.0))
+overlay = SpikeloomOverlay(sys.argv[1])
+print("open", flush=True)
+input()
+"""
+
+
+def second_process() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", SECOND_PROCESS, str(BITFILE)], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def keeps_other_processes_out() -> None:
+    """Another process cannot have the board meanwhile, nor we while it has it; when it dies the board is free."""
+    with overlay() as loaded:
+        with second_process() as other:
+            _, said = other.communicate()
+        assert other.returncode, said
+        assert f"DriverError: simulated_zcu104 is used by process {os.getpid()}" in said, said
+        check_clip(loaded, 0)
+    with second_process() as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        raises(DriverError, f"is used by process {other.pid}", SpikeloomOverlay, BITFILE)
+        other.kill()
+    with overlay() as loaded:
+        check_clip(loaded, 1)
+
+
 def refuses_a_foreign_bitstream() -> None:
     BOARD.read_register = lambda offset: 0
     try:
@@ -149,7 +223,8 @@ def gives_buffers_back() -> None:
 CHECKS = (
     binds_by_type, infers_with_interrupts, infers_by_polling, polls_in_a_running_event_loop, streams_in_order,
     passes_the_self_test, recovers_from_a_bus_error, survives_a_lost_interrupt, refuses_another_machines_program,
-    refuses_a_second_overlay, refuses_a_foreign_bitstream, gives_buffers_back)
+    refuses_a_second_overlay, refuses_damaged_programs, recovers_from_a_missing_flush, recovers_from_a_hang,
+    keeps_other_processes_out, refuses_a_foreign_bitstream, gives_buffers_back)
 
 
 def main() -> None:
