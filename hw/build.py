@@ -2,6 +2,7 @@
 
     OUT/rtl/spikeloom.v           the machine; depends on the preset only
     OUT/program/program.bin, .json, .asm    what it executes, its memory map, the listing for people
+    OUT/program/self_test.bin, .json        a clip and the checksum of every layer, for a board (needs torch)
     OUT/network/                  the integer network itself, so that OUT can be simulated without anything else
     OUT/report/build.json         hashes, sizes, additions per clip
 """
@@ -67,7 +68,21 @@ def build(
     write_atomically(out / "rtl" / f"{TOP}.v", verilog)
     report = _report(network, config, program, verilog, preset if isinstance(preset, str) else None)
     write_report(out / "report" / "build.json", report)
+    tell("write the self-test")
+    _write_self_test(out, tell)
     return report
+
+
+def _write_self_test(out: Path, tell: Callable[[str], None]) -> None:
+    """The expected tensors are the integer reference's, which runs on torch; without torch there is no self-test."""
+    try:
+        from spikeloom.sim.self_test import write_self_test
+    except ModuleNotFoundError as error:
+        for name in ("self_test.bin", "self_test.json"):
+            (out / "program" / name).unlink(missing_ok=True)
+        tell(f"no self-test: {error.name} is not installed")
+        return
+    write_self_test(out)
 
 
 def emit_machine(config: MachineConfig) -> str:

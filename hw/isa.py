@@ -56,12 +56,15 @@ class Opcode(enum.IntEnum):
     DRAIN = 7
     STORE = 8
     STORE_RESIDUAL = 9
+    LOAD_WEIGHTS_B = 10
+    """LOAD_WEIGHTS on the engine SHORTCUT, so that two ports bring weights."""
 
 
 ENGINE_OF: Mapping[Opcode, Engine] = {
     Opcode.END: Engine.SEQUENCER, Opcode.LOAD: Engine.LOAD, Opcode.LOAD_PIXELS: Engine.LOAD,
     Opcode.LOAD_WEIGHTS: Engine.WEIGHT, Opcode.LOAD_SHORTCUT: Engine.SHORTCUT, Opcode.COMPUTE: Engine.COMPUTE,
-    Opcode.DRAIN: Engine.DRAIN, Opcode.STORE: Engine.STORE, Opcode.STORE_RESIDUAL: Engine.STORE_RESIDUAL}
+    Opcode.DRAIN: Engine.DRAIN, Opcode.STORE: Engine.STORE, Opcode.STORE_RESIDUAL: Engine.STORE_RESIDUAL,
+    Opcode.LOAD_WEIGHTS_B: Engine.SHORTCUT}
 
 
 class Target(enum.IntEnum):
@@ -136,6 +139,10 @@ _TRANSFER = (
     _f("run", 24, "contiguous beats"), _f("count1", 16, "runs"), _f("stride1", 32, "bytes from run to run"),
     _f("count2", 16, "repetitions of all that"), _f("stride2", 32, "bytes from repetition to repetition"))
 
+_WEIGHTS = (
+    _f("region", 2), _f("offset", 32), _f("beats", 24), _f("target", 2, "Target"),
+    _f("row", 16, "first row of the target buffer"))
+
 FIELDS: Mapping[Opcode, tuple[BitField, ...]] = {
     Opcode.END: (),
     Opcode.LOAD: (*_TRANSFER,
@@ -154,10 +161,9 @@ FIELDS: Mapping[Opcode, tuple[BitField, ...]] = {
         _f("address", 20, "word address of (plane 0, word 0, first row, column 0)"),
         _f("plane_stride", 20, "addresses from plane to plane"),
         _f("word_stride", 20, "addresses from word j to word j + fold")),
-    Opcode.LOAD_WEIGHTS: (
-        _f("region", 2), _f("offset", 32), _f("beats", 24), _f("target", 2, "Target"),
-        _f("row", 16, "first row of the target buffer")),
-    Opcode.LOAD_SHORTCUT: (*_TRANSFER, _f("item", 16, "first item address; an item is 16 beats")),
+    Opcode.LOAD_WEIGHTS: _WEIGHTS,
+    Opcode.LOAD_WEIGHTS_B: _WEIGHTS,
+    Opcode.LOAD_SHORTCUT: (*_TRANSFER, _f("item", 16, "first item of the residual buffer; an item is 16 beats")),
     Opcode.COMPUTE: (
         _f("core", 2, "Core"), _f("chunk", 16, "first chunk header"), _f("chunks", 16, "chunks"),
         _f("rows", 16, "rows walked"), _f("cols", 16, "columns walked per row"),
@@ -173,9 +179,17 @@ FIELDS: Mapping[Opcode, tuple[BitField, ...]] = {
         _f("acc_bank", 1), _f("acc_base", 16), _f("pixels", 16, "pixels"), _f("word", 8, "first output word"),
         _f("words", 8, "output words; items go out word by word, in each pixel by pixel"),
         _f("parameter", 16, "parameter row of the first word, then rising"), _f("mode", 2, "Mode"),
-        _f("shortcut", 1, "add the shortcut items"), _f("shortcut_item", 16, "first shortcut item, then rising"),
-        _f("spikes", 1, "put out spikes"), _f("residual", 1, "put out r to the residual stream"),
-        _f("planes", 1, "put out bit-planes"), _f("raw", 1, "put out the temporal sums (mode SUM)"),
+        _f("shortcut", 1, "add the shortcut: items of the residual buffer"),
+        _f("shortcut_item", 16, "item of the first word's first pixel, then rising pixel by pixel"),
+        _f("spikes", 1, "put out spikes"), _f("residual", 1, "write r to the residual buffer"),
+        _f("residual_item", 16, "likewise; may be `shortcut_item`: an item is read before it is written"),
+        _f("item_stride", 16, "items from word to word, of both"),
+        _f("planes", 1, "put out bit-planes"),
+        _f("local", 1, "planes go to the spike banks, not to the main stream: plane p of word k (0 is `word`), pixel "
+           "x to bank (local_bank + k + p) % banks, address local_address + (p // banks) * local_stride + "
+           "k * pixels + x"),
+        _f("local_bank", 3), _f("local_address", 20), _f("local_stride", 20),
+        _f("raw", 1, "put out the temporal sums (mode SUM)"),
         _f("pool", 1, "replace r by its sum over pixels: one item per word, at the last pixel of pool_last"),
         _f("pool_first", 1, "start the spatial sums at zero"), _f("pool_last", 1, "put them out"),
         _f("leak", 2, "Leak"), _f("soft", 1, "soft reset"), _f("strict", 1, "fire at > instead of >="),
@@ -183,7 +197,7 @@ FIELDS: Mapping[Opcode, tuple[BitField, ...]] = {
         _f("carry_in", 1, "V starts from the carry memory instead of 0"),
         _f("carry", 16, "carry address of the first item, then rising")),
     Opcode.STORE: (*_TRANSFER, _f("source", 1, "Source")),
-    Opcode.STORE_RESIDUAL: _TRANSFER,
+    Opcode.STORE_RESIDUAL: (*_TRANSFER, _f("item", 16, "first item of the residual buffer")),
 }
 """Body fields of every opcode, from the lowest bit up."""
 
@@ -192,7 +206,8 @@ CHUNK_COMMON: tuple[BitField, ...] = (
     _f("bipolar", 1, "inputs are 2s-1 (Hamming: M = 2 popcount(K & V) - popcount(V))"),
     _f("load", 1, "fill the tables first; else reuse those of the chunk before"),
     _f("finish", 1, "Hamming: put the matrix out after this chunk"), _f("limbs", 2, "Hamming: limbs, 2 or 3"),
-    _f("reserved", 8), _f("operand", 16, "row of the weight buffer; Hamming: mask of valid rows (channels of K)"))
+    _f("swap", 1, "use the tables of the chunk before the last, as they are (`load` is 0)"),
+    _f("reserved", 7), _f("operand", 16, "row of the weight buffer; Hamming: mask of valid rows (channels of K)"))
 CHUNK_BANK: tuple[BitField, ...] = (
     _f("offset", 20, "added to the position's address", signed=True), _f("dy", 5, "added to y", signed=True),
     _f("dx", 5, "added to x", signed=True), _f("enable", 1, "0: the bank reads as zero"), _f("reserved", 1))

@@ -110,6 +110,22 @@ class SimulatedBoard:
     def __exit__(self, *exception: object) -> None:
         self.model.__exit__(*(exception or (None, None, None)))
 
+    @property
+    def interrupt(self) -> bool:
+        """Level of the machine's interrupt as it reaches the CPU."""
+        return self.interrupts and self.model.interrupt
+
+    def reset(self) -> None:
+        """What loading the bitstream does to the machine."""
+        self.model.reset()
+
+    def run(self, cycles: int) -> None:
+        """Let time pass."""
+        self.model.run(cycles)
+
+    idle = run
+    """The same while the CPU waits for the interrupt."""
+
     def read_register(self, offset: int) -> int:
         return self.model.read_register(offset)
 

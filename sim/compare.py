@@ -6,7 +6,7 @@ element of every tensor compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ class Comparison:
     Args:
         network: Gives the order of layers; a layer is an operator, compared in all tensors it makes.
         every_layer: Compare every tensor, otherwise only the network's output.
+        on_chip: Tensors that the machine does not put into DDR. They are not compared; what is made of them is.
     """
 
-    def __init__(self, network: Network, *, every_layer: bool = True) -> None:
+    def __init__(self, network: Network, *, every_layer: bool = True, on_chip: Collection[str] = ()) -> None:
         self._tensors = [(operator.name, name) for operator in network.operators for name in outputs_of(operator)
-                         if every_layer or name == network.output]
+                         if (every_layer or name == network.output) and name not in on_chip]
+        self._on_chip = sorted(on_chip)
         self._output = network.output
         self._counts = {layer: [0, 0] for layer, _ in self._tensors}
         self._logits: list[tuple[list[int], list[int]]] = []
@@ -87,13 +89,15 @@ class Comparison:
             "layers": [{"name": layer, "compared": compared, "mismatches": mismatches}
                        for layer, (compared, mismatches) in self._counts.items()],
             "compared": self.compared, "mismatches": self.mismatches, "first_divergence": self.first_divergence,
+            "on_chip": self._on_chip,
             "logits_reference": reference, "logits_rtl": rtl,
         }
 
     def summary(self) -> str:
         """One line for people."""
         if self.first_divergence is None:
-            return f"bit-exact: {self.compared:,} values of {len(self._counts)} layers compared, 0 differ"
+            rest = f"; {len(self._on_chip)} tensors stay on chip" if self._on_chip else ""
+            return f"bit-exact: {self.compared:,} values of {len(self._counts)} layers compared, 0 differ{rest}"
         first = self.first_divergence
         cycle = "" if first["cycle"] is None else f" (written in cycle {first['cycle']:,})"
         return (f"{self.mismatches:,} of {self.compared:,} values differ; first in layer {first['layer']}, "

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,11 +142,15 @@ class Machine:
             f"{engine}_{kind}": self.read(f"{engine}_{kind}") for engine in ENGINE_NAMES[:-1]
             for kind in ("busy", "blocked")}
 
-    def run(self, clip: NDArray[np.generic], *, max_cycles: int = 1_000_000_000) -> Result:
+    def run(
+        self, clip: NDArray[np.generic], *, max_cycles: int = 1_000_000_000,
+        given: Mapping[str, NDArray[np.generic]] = MappingProxyType({}),
+    ) -> Result:
         """Run one clip.
 
         Args:
             clip: The network's input: `uint8[T, H, W, 3]` pixels or `bool[T, C, H, W]` spikes.
+            given: Tensors that the network does not make (`Network.given`), in network shape.
             max_cycles: Give up after so many cycles.
 
         Raises:
@@ -155,6 +160,9 @@ class Machine:
             ValueError: The clip does not fit the network.
         """
         self._write(0, self.program.pack_input(clip), "input")
+        for name, value in given.items():
+            place = self.program.tensors[name]
+            self._write(place.offset, place.pack(value, self.config), REGION_NAMES[place.region])
         self.model.last_write_cycles[:] = 0
         with self.model.wave(self._wave) if self._wave is not None else nullcontext():
             first = self.model.cycle

@@ -1,4 +1,5 @@
-"""A PYNQ device over the simulated board: `pynq.Overlay` and the unmodified driver run on the RTL.
+"""A PYNQ device over a simulated board: `pynq.Overlay` and the unmodified driver run on the RTL (`SimulatedBoard`), or
+on a stand-in that takes its time (`TimedBoard`).
 
     device = SimulatedDevice(board)
     Device.active_device = device          # PYNQ's interrupts look there
@@ -17,7 +18,7 @@ import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pynq.buffer import PynqBuffer  # pyright: ignore[reportMissingImports]
@@ -29,7 +30,10 @@ from pynqmetadata.views.runtime import RuntimeMetadataParser  # pyright: ignore[
 from spikeloom.board import CONTROL_BASE, INTERRUPT_CONTROLLER_BASE, INTERRUPT_CONTROLLER_RANGE
 from spikeloom.registers import ADDRESS_BITS
 
-from .board import SimulatedBoard, SimulatedBuffer
+from .timed_board import TimedBoard, TimedBuffer
+
+if TYPE_CHECKING:
+    from .board import SimulatedBoard, SimulatedBuffer
 
 __all__ = ["InterruptControllerModel", "SimulatedDevice"]
 
@@ -108,21 +112,21 @@ class _SimulatedUio:
 class SimulatedDevice(Device):
     """See the module. Loading a bitstream resets the machine."""
 
-    def __init__(self, board: SimulatedBoard, tag: str = "simulated_zcu104") -> None:
+    def __init__(self, board: SimulatedBoard | TimedBoard, tag: str = "simulated_zcu104") -> None:
         super().__init__(tag)
         self.name, self.arch, self.capabilities = "Simulated ZCU104", "aarch64", {"REGISTER_RW": True}
         self.board = board
-        self.interrupt_controller = InterruptControllerModel(lambda: board.interrupts and board.model.interrupt)
+        self.interrupt_controller = InterruptControllerModel(lambda: board.interrupt)
         self._clocks = {base + at: value for base, words in CLOCK_REGISTERS.items() for at, value in words.items()}
         _InterruptController._uio_devices[IRQ] = _SimulatedUio(
-            lambda: self.interrupt_controller.output, lambda: board.model.run(WAIT_CYCLES))
+            lambda: self.interrupt_controller.output, lambda: board.idle(WAIT_CYCLES))
 
     def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> Any:
         del partial
         return RuntimeMetadataParser(Metadata(input=str(Path(bitfile_name).with_suffix(".hwh"))))
 
     def download(self, bitstream: Any, parser: Any = None) -> None:
-        self.board.model.reset()
+        self.board.reset()
         self.post_download(bitstream, parser, self.name)
 
     def gen_cache(self, bitstream: Any, parser: Any = None) -> None:
@@ -136,15 +140,15 @@ class SimulatedDevice(Device):
         buffer = PynqBuffer(
             shape, dtype, buffer=simulated.array.data, device=self, device_address=simulated.address, bo=simulated,
             coherent=False)
-        weakref.finalize(buffer, self.board.release, simulated).atexit = False
+        weakref.finalize(buffer, simulated.free).atexit = False
         return buffer
 
-    def flush(self, bo: SimulatedBuffer, offset: int, virtual_address: int, nbytes: int) -> None:
+    def flush(self, bo: SimulatedBuffer | TimedBuffer, offset: int, virtual_address: int, nbytes: int) -> None:
         """Write a buffer back, whole as XRT does."""
         del offset, virtual_address, nbytes
         bo.flush()
 
-    def invalidate(self, bo: SimulatedBuffer, offset: int, virtual_address: int, nbytes: int) -> None:
+    def invalidate(self, bo: SimulatedBuffer | TimedBuffer, offset: int, virtual_address: int, nbytes: int) -> None:
         """Load a buffer, whole as XRT does."""
         del offset, virtual_address, nbytes
         bo.invalidate()
@@ -160,7 +164,7 @@ class SimulatedDevice(Device):
 
     def _read_word(self, address: int) -> int:
         if CONTROL_BASE <= address < CONTROL_BASE + (1 << ADDRESS_BITS):
-            self.board.model.run(ACCESS_CYCLES)
+            self.board.run(ACCESS_CYCLES)
             return self.board.read_register(address - CONTROL_BASE)
         if INTERRUPT_CONTROLLER_BASE <= address < INTERRUPT_CONTROLLER_BASE + INTERRUPT_CONTROLLER_RANGE:
             return self.interrupt_controller.read(address - INTERRUPT_CONTROLLER_BASE)

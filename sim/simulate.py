@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from spikeloom.config import MachineConfig
 from spikeloom.hw.build import TOP, write_report
+from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.program import Program
 from spikeloom.network import Network
 from spikeloom.operations import additions_by_engine
@@ -73,7 +74,9 @@ class Rig:
 
     Args:
         directory: Output of `spikeloom.hw.build.build`.
-        every_layer: Compare every tensor of the network, otherwise only its output.
+        every_layer: Compare every tensor that goes to DDR, otherwise only the output.
+        observe: Compile the network again so that every tensor goes to DDR: all are compared, in more cycles.
+        layers: Simulate only the operators [first, last), with inputs from the reference; all are observed.
         wave: Write a waveform (VCD) of everything run here. Slows the simulation down by an order of magnitude.
         progress: Hears one line per step.
 
@@ -83,7 +86,8 @@ class Rig:
     """
 
     def __init__(
-        self, directory: str | Path, *, every_layer: bool = True, wave: str | Path | None = None,
+        self, directory: str | Path, *, every_layer: bool = True, observe: bool = False,
+        layers: tuple[int, int] | None = None, wave: str | Path | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -99,7 +103,11 @@ class Rig:
                 f"{self.directory / 'program'}: made for another network ({self.program.network_hash:.12}, here "
                 f"{self.network.hash:.12}); build again")
         self.reference = Reference(self.network)
-        self.comparison = Comparison(self.network, every_layer=every_layer)
+        self.simulated = self.network if layers is None else self.network.part(*layers)
+        if observe or layers is not None:
+            self.program = compile_network(self.simulated, self.config, observe=True)
+        self.comparison = Comparison(self.simulated, every_layer=every_layer or layers is not None,
+                                     on_chip=self.program.on_chip)
         self._verilog = _read(self.directory / "rtl" / f"{TOP}.v")
         self._wave, self._progress = wave, progress
         self._runs: list[ClipRun] = []
@@ -123,7 +131,9 @@ class Rig:
         if self._progress is not None:
             self._progress(f"simulate {self.network.frames} frames")
         began = time.perf_counter()
-        result = machine.run(clip)
+        part = self.simulated
+        given = {name: expected[name] for name in part.given}
+        result = machine.run(clip if part.input == self.network.input else expected[part.input], given=given)
         seconds = time.perf_counter() - began
         got = {name: result.tensor(name) for name in self.comparison.tensors}
         wrong = self.comparison.add(expected, got, cycle=result.write_cycle)
@@ -131,7 +141,7 @@ class Rig:
             totals = self._engines.setdefault(engine, dict.fromkeys(counters, 0))
             for name, value in counters.items():
                 totals[name] += value
-        run = ClipRun(expected=expected, logits=got[self.network.output], mismatches=wrong, cycles=result.cycles,
+        run = ClipRun(expected=expected, logits=got[part.output], mismatches=wrong, cycles=result.cycles,
                       seconds=seconds)
         self._runs.append(run)
         return run
@@ -153,7 +163,7 @@ class Rig:
         """`synaptic_ops` and `utilisation` are those of the array, `additions` those of every engine."""
         cycles, clips = sum(run.cycles for run in self._runs), len(self._runs)
         frames, seconds = clips * self.network.frames, cycles / (self.config.clock_mhz * 1e6)
-        additions = {engine: clips * count for engine, count in additions_by_engine(self.network).items()}
+        additions = {engine: clips * count for engine, count in additions_by_engine(self.simulated).items()}
         peak = self.config.peak_ops_per_cycle
         return {
             "cycles": cycles, "frames": frames, "clips": clips,
@@ -170,7 +180,8 @@ class Rig:
 
 def simulate(
     directory: str | Path, *, video: str | Path | None = None, random: int | None = None, every_layer: bool = False,
-    wave: str | Path | None = None, progress: Callable[[str], None] | None = None,
+    observe: bool = False, layers: tuple[int, int] | None = None, wave: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Simulation:
     """Simulate one clip and write `report/bit_exact.json` and `report/rtlsim_performance.json`.
 
@@ -178,13 +189,13 @@ def simulate(
         directory: Output of `build`.
         video: Video file to take the clip from; or
         random: Seed of a random clip. Exactly one of the two.
-        every_layer, wave, progress: As for `Rig`.
+        every_layer, observe, layers, wave, progress: As for `Rig`.
 
     Raises:
         ValueError: Neither or both of `video` and `random`, and whatever `Rig` refuses.
         VideoError: The video cannot be read.
     """
-    rig = Rig(directory, every_layer=every_layer, wave=wave, progress=progress)
+    rig = Rig(directory, every_layer=every_layer, observe=observe, layers=layers, wave=wave, progress=progress)
     rig.run(input_clip(rig.network, video=video, random=random))
     return rig.finish()
 

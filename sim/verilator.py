@@ -41,8 +41,11 @@ LINT_WAIVERS: Mapping[str, str] = {
 """Verilator warnings that Amaranth's output cannot avoid, each with the reason why it is harmless."""
 
 _VERILATE = (
-    "--cc -O3 --x-assign fast --x-initial fast --noassert -Wno-lint -Wno-style -Wno-fatal -fno-inline --prefix Vtop"
+    "--cc -O3 --x-assign fast --x-initial fast --noassert -Wno-lint -Wno-style -Wno-fatal --prefix Vtop"
 ).split()
+_MODULE = re.compile(r"^module (\w+)\b(.*?)^endmodule$", re.S | re.M)
+_INSTANCE = re.compile(r"^  (\w+) (?:\\\S+ |\w+) \($", re.M)
+_MANY = 64  # instances of a module without children that make Verilator inline it
 _CXX_FLAGS = "-std=c++17 -fPIC -w -DVM_COVERAGE=0 -DVM_SC=0 -DVM_TIMING=0 -DVM_TRACE_FST=0".split()
 _UNIT_BYTES = 400_000  # of generated C++ per compiler run: bigger parses headers less often, smaller spreads better
 _LOG_TAIL = 4000
@@ -86,9 +89,9 @@ class _Job:
     @property
     def key(self) -> str:
         sources = [part for path in self.sources for part in (path.name, path.read_bytes())]
-        options = [self.top, *self.defines, *self.verilator_flags, self.control, *self.link_flags, self.output]
+        flags = [*self.verilator_flags, self.control, str(_MANY), *self.link_flags]
         tools = [_verilator_version(), _compiler_version(), *_VERILATE, *self.compile_flags]
-        return content_hash([self.verilog, *sources, *options, *tools])
+        return content_hash([self.verilog, self.top, *sources, *self.defines, *flags, self.output, *tools])
 
 
 def build_library(
@@ -197,12 +200,29 @@ def _build(job: _Job, final: Path, jobs: int, tell: Progress) -> None:
 def _verilate(job: _Job, work: Path, log: "_Log") -> None:
     sources = [work / f"{job.top}.v"]
     sources[0].write_text(job.verilog)
-    if job.control:
-        sources.insert(0, work / "control.vlt")
-        sources[0].write_text("`verilator_config\n" + job.control)
+    sources.insert(0, work / "control.vlt")
+    sources[0].write_text("`verilator_config\n" + job.control + _inlining(job.verilog, job.top))
     trace = ["--trace-vcd"] if job.trace else []
     flags = [*_VERILATE, "--top-module", job.top, "--Mdir", str(work / "gen"), *trace, *job.verilator_flags]
     log.run([*_verilator(), *flags, *map(str, sources)], work)
+
+
+def _inlining(verilog: str, top: str) -> str:
+    """Lines of a control file: of the modules only small ones of which there are many are inlined.
+
+    A module that is kept apart has one class, compiled once, but functions for every instance, called one after the
+    other: good for what is big, but thousands of lookup tables take most of a cycle so.
+    """
+    children = {match[1]: _INSTANCE.findall(match[2]) for match in _MODULE.finditer(verilog)}
+    instances = dict.fromkeys(children, 0) | {top: 1}
+    for module in reversed(children):  # parents come after their children
+        for child in children[module]:
+            if child in instances:
+                instances[child] += instances[module]
+    leaves = {module for module, inside in children.items() if not any(child in children for child in inside)}
+    return "".join(
+        f'{"inline" if module in leaves and count >= _MANY else "no_inline"} -module "{module}"\n'
+        for module, count in instances.items())
 
 
 def _units(job: _Job, work: Path, jobs: int) -> list[tuple[Path, list[str]]]:

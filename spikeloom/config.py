@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-MACHINE_VERSION = 1
+MACHINE_VERSION = 2
 """Version of program format, register map and arithmetic. A program of another version is refused."""
 
 GROUP_INPUTS = 4
@@ -45,26 +45,29 @@ class MachineConfig:
         chunk_depth: Chunk headers held on chip.
         parameter_depth: Neuron-parameter rows held on chip; one row serves one output word.
         accumulator_depth: Pixels per accumulator bank (two banks, ping-pong).
-        shortcut_depth: Residual items (one pixel of one word, int16) held on chip.
+        residual_depth: Residual items (one pixel of one word, int16) held on chip.
         line_bytes: Bytes of one pixel row that the packer can hold, per lane.
         axi_ports: AXI4 master ports, 1, 2 or 4.
+        adder: First two levels of the adder trees: "dsp" (slices DSP48E2, four 12-bit adders each) or "lut". The sums
+            are the same.
         clock_mhz: Clock that figures are quoted at. Not part of the hardware.
     """
 
     lanes: int = 8
     word_channels: int = 16
-    banks: int = 4
-    output_words: int = 4
-    load_groups: int = 2
-    depthwise_rows: int = 2
-    spike_depth: int = 16384
-    weight_depth: int = 4096
+    banks: int = 8
+    output_words: int = 2
+    load_groups: int = 4
+    depthwise_rows: int = 8
+    spike_depth: int = 4096
+    weight_depth: int = 2048
     chunk_depth: int = 1024
     parameter_depth: int = 64
     accumulator_depth: int = 512
-    shortcut_depth: int = 2048
+    residual_depth: int = 8192
     line_bytes: int = 2048
     axi_ports: int = 4
+    adder: str = "dsp"
     clock_mhz: float = 300.0
 
     def __post_init__(self) -> None:
@@ -73,7 +76,7 @@ class MachineConfig:
             if not _power_of_two(value):
                 raise ValueError(f"`{name}` must be a power of two, not `{value!r}`")
         for name in ("spike_depth", "weight_depth", "chunk_depth", "parameter_depth", "accumulator_depth",
-                     "shortcut_depth", "line_bytes"):
+                     "residual_depth", "line_bytes"):
             value = getattr(self, name)
             if value < 16 or value % 2:
                 raise ValueError(f"`{name}` must be an even number of at least 16, not `{value!r}`")
@@ -93,6 +96,8 @@ class MachineConfig:
             raise ValueError(f"`load_groups` must divide the groups of the depthwise unit, not `{self.load_groups!r}`")
         if self.axi_ports not in (1, 2, 4):
             raise ValueError(f"`axi_ports` must be 1, 2 or 4, not `{self.axi_ports!r}`")
+        if self.adder not in ("dsp", "lut"):
+            raise ValueError(f"`adder` must be \"dsp\" or \"lut\", not `{self.adder!r}`")
 
     @property
     def inputs(self) -> int:
@@ -108,6 +113,11 @@ class MachineConfig:
     def groups(self) -> int:
         """Tables per lane."""
         return self.inputs // GROUP_INPUTS
+
+    @property
+    def fill_cycles(self) -> int:
+        """Cycles in which all tables of the array are filled: a chunk of fewer pixels waits for it."""
+        return (1 << GROUP_INPUTS) * self.groups // self.load_groups
 
     @property
     def beat_bits(self) -> int:
@@ -159,7 +169,7 @@ class MachineConfig:
         return self.word_channels * 32 // self.beat_bits
 
     @property
-    def hardware(self) -> dict[str, int]:
+    def hardware(self) -> dict[str, int | str]:
         """The parameters that the hardware depends on."""
         values = asdict(self)
         del values["clock_mhz"]
@@ -176,14 +186,14 @@ _FLAGSHIP = MachineConfig()
 
 PRESETS: Mapping[str, MachineConfig] = MappingProxyType({
     "zcu104": _FLAGSHIP,
-    "zcu104-half": replace(_FLAGSHIP, output_words=2),
+    "zcu104-half": replace(_FLAGSHIP, banks=4, load_groups=2, depthwise_rows=4, spike_depth=8192),
     "small": replace(
-        _FLAGSHIP, banks=2, output_words=1, load_groups=1, spike_depth=8192, weight_depth=2048, chunk_depth=512,
-        accumulator_depth=256, shortcut_depth=512, line_bytes=512, axi_ports=2),
+        _FLAGSHIP, banks=2, output_words=1, load_groups=1, depthwise_rows=2, spike_depth=8192, chunk_depth=512,
+        accumulator_depth=256, residual_depth=512, line_bytes=512, axi_ports=2),
     "tiny": replace(
-        _FLAGSHIP, lanes=4, word_channels=8, banks=2, output_words=1, load_groups=1, spike_depth=2048,
-        weight_depth=512, chunk_depth=128, parameter_depth=16, accumulator_depth=64, shortcut_depth=128,
-        line_bytes=256, axi_ports=1),
+        _FLAGSHIP, lanes=4, word_channels=8, banks=2, output_words=1, load_groups=1, depthwise_rows=2,
+        spike_depth=2048, weight_depth=512, chunk_depth=128, parameter_depth=16, accumulator_depth=64,
+        residual_depth=128, line_bytes=256, axi_ports=1, adder="lut"),
 })
 """Named machines: `zcu104` (32,768 synaptic operations per cycle), `zcu104-half`, `small` (demo), `tiny` (tests)."""
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,7 @@ class Network:
         arrays: int8 weights and int32 per-channel arrays by name.
         input, output: Tensor names.
         metadata: Free JSON: class names, preprocessing, scale of the logits, how it was made.
+        given: Further tensors that no operator makes; only parts of a network (`part`) have some.
     """
 
     frames: int
@@ -164,6 +165,30 @@ class Network:
     input: str
     output: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
+
+    def part(self, first: int, last: int) -> Network:
+        """Operators [first, last) as a network of their own; what they read from others is `given`.
+
+        Raises:
+            NetworkError: No operators, or an attention without its K^T V.
+        """
+        operators = self.operators[max(0, first):last]
+        if not operators:
+            raise NetworkError(f"no operators in {first}:{last}, the network has {len(self.operators)}")
+        made = {name for operator in operators for name in outputs_of(operator)}
+        read = dict.fromkeys(name for operator in operators for name in inputs_of(operator) if name not in made)
+        for name in read:
+            if self.tensors[name].kind == "keyvalue":
+                maker = self.producer(name)
+                assert maker is not None
+                raise NetworkError(f"{first}:{last} begins behind operator {maker.name}, whose K^T V it needs: begin "
+                                   f"at {self.operators.index(maker)} or earlier")
+        source = next(n for n in read if self.tensors[n].kind in ("pixels", "spikes"))
+        tensors = {name: self.tensors[name] for name in (*read, *made)}
+        return replace(
+            self, operators=operators, tensors=tensors, input=source, output=outputs_of(operators[-1])[0],
+            given=tuple(name for name in read if name != source))
 
     def description(self) -> dict[str, Any]:
         """The graph as JSON."""
@@ -171,7 +196,8 @@ class Network:
         return {
             "format": "spikeloom-network", "version": FORMAT_VERSION, "frames": self.frames, "input": self.input,
             "output": self.output, "tensors": [asdict(t) for t in self.tensors.values()],
-            "operators": [{"type": kinds[type(o)], **asdict(o)} for o in self.operators], "metadata": self.metadata}
+            "operators": [{"type": kinds[type(o)], **asdict(o)} for o in self.operators], "metadata": self.metadata,
+            **({"given": list(self.given)} if self.given else {})}
 
     @property
     def hash(self) -> str:
@@ -258,7 +284,7 @@ class Network:
         pixels = source is not None and source.kind == "pixels" and source.channels == 3
         if source is None or (source.kind != "spikes" and not pixels):
             raise NetworkError(f"input {self.input}: must be a declared tensor of spikes or of pixels of 3 colours")
-        made = {self.input}
+        made = {self.input, *self.given}
         names = [operator.name for operator in self.operators]
         for operator in self.operators:
             if names.count(operator.name) > 1:

@@ -11,7 +11,8 @@ import pytest
 
 from spikeloom import api, cli
 
-COMMANDS = ("demo", "quantize", "build", "simulate", "vivado", "bitstream")
+COMMANDS = ("demo", "quantize", "build", "simulate", "run", "measure", "estimate", "synth", "vivado", "bitstream",
+            "deploy")
 
 
 def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -125,7 +125,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
     wanted = {f"{package_of(path.parent).replace('.', '/')}/{path.name}" for path in sources()} | {"spikeloom/py.typed"}
-    for folder in ("quantize/zoo", "sim/harness"):
+    for folder in ("quantize/zoo", "sim/harness", "host/page", "host/notebooks"):
         wanted |= {f"spikeloom/{path.relative_to(ROOT)}" for path in (ROOT / folder).glob("*")
                    if path.is_file() and not path.name.startswith(".")}
     with zipfile.ZipFile(wheel) as archive:
@@ -157,4 +157,6 @@ def test_entry_points_name_modules() -> None:
     """PYNQ imports them with every overlay, so a wrong one breaks every overlay."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     modules = [module for group in groups.values() for module in group.values()]
-    assert [m for m in modules if not (ROOT / Path(*m.split(".")[1:])).with_suffix(".py").exists()] == []
+    paths = {module: ROOT / Path(*module.split(".")[1:]) for module in modules}
+    assert [name for name, path in paths.items()
+            if not path.with_suffix(".py").exists() and not (path / "__init__.py").exists()] == []

@@ -18,7 +18,7 @@ from amaranth.lib.wiring import In, Out
 from spikeloom.config import MachineConfig
 from spikeloom.registers import ENGINE_NAMES
 
-from ..isa import Engine, Opcode, Source
+from ..isa import Engine, Opcode, Source, Target
 from .axi import ReadClient, WriteClient, read_members, write_members
 from .buffers import RowBuffer, SpikeBanks
 from .compute import ComputeEngine
@@ -26,6 +26,8 @@ from .control import LITE_MEMBERS, LIVE, PREFIX, ControlRegisters
 from .drain import DrainEngine
 from .load import LoadEngine
 from .read_port import ReadPort
+from .residual_buffer import ResidualBuffer
+from .residual_store import ResidualStoreEngine
 from .row_load import RowLoadEngine
 from .sequencer import Sequencer
 from .shared import ResetInserter
@@ -77,6 +79,7 @@ class Core(wiring.Component):
         m.d.comb += [getattr(self, name).eq(getattr(self.sequencer, name)) for name in self.passed]
         wiring.connect(m, self.sequencer.reads, wiring.flipped(self.read_sequencer))
         m.d.comb += self.bus_error_read[Engine.SEQUENCER].eq(self.read_sequencer.error)
+        self._buffers(m)
         self._loads(m)
         self._compute(m)
         self._stores(m)
@@ -106,31 +109,39 @@ class Core(wiring.Component):
         client = unit.reads if side == "read" else unit.writes
         wiring.connect(m, client, wiring.flipped(getattr(self, f"{side}_{name}")))
 
-    def _loads(self, m: Module) -> None:
+    def _buffers(self, m: Module) -> None:
+        """Buffers, each filled by the engines that load and, some, by the drain engine."""
         config, bits = self.config, self.config.beat_bits
-        self.load = LoadEngine(config)
-        self._mover(m, Engine.LOAD, self.load)
         m.submodules.spike_banks = self.spikes = SpikeBanks(config)
-        m.d.comb += [self.spikes.write_mask.eq(self.load.write_mask), self.spikes.write_data.eq(self.load.write_data),
-                     self.spikes.write_address.eq(self.load.write_address)]
-        self.weights = RowBuffer(config.weight_depth, config.weight_row_bytes // config.beat_bytes, bits)
-        self.headers = RowBuffer(config.chunk_depth, config.chunk_header_beats, bits)
-        self.parameters = RowBuffer(config.parameter_depth, config.parameter_beats, bits)
-        self.shortcuts = RowBuffer(config.shortcut_depth, config.residual_beats, bits)
-        m.submodules.weights, m.submodules.headers = self.weights, self.headers
-        m.submodules.parameters, m.submodules.shortcuts = self.parameters, self.shortcuts
-        self.weight = RowLoadEngine(config, Opcode.LOAD_WEIGHTS)
-        self.shortcut = RowLoadEngine(config, Opcode.LOAD_SHORTCUT)
-        for engine, unit, buffers in ((Engine.WEIGHT, self.weight, (self.weights, self.headers, self.parameters)),
-                                      (Engine.SHORTCUT, self.shortcut, (self.shortcuts,))):
+        m.submodules.weights = self.weights = RowBuffer(
+            config.weight_depth, config.weight_row_bytes // config.beat_bytes, bits, writers=2, parallel=True)
+        m.submodules.headers = self.headers = RowBuffer(config.chunk_depth, config.chunk_header_beats, bits, writers=2)
+        m.submodules.parameters = self.parameters = RowBuffer(
+            config.parameter_depth, config.parameter_beats, bits, writers=2)
+        m.submodules.residuals = self.residuals = ResidualBuffer(config)
+
+    def _loads(self, m: Module) -> None:
+        load = LoadEngine(self.config)
+        self._mover(m, Engine.LOAD, load)
+        m.d.comb += [
+            self.spikes.write_mask.eq(load.write_mask), self.spikes.write_address.eq(load.write_address),
+            self.spikes.write_data.eq(load.write_data), load.write_ready.eq(self.spikes.write_ready)]
+        weight = RowLoadEngine(self.config, Opcode.LOAD_WEIGHTS)
+        shortcut = RowLoadEngine(self.config, Opcode.LOAD_SHORTCUT, Opcode.LOAD_WEIGHTS_B)
+        buffers = {Target.WEIGHTS: self.weights, Target.CHUNKS: self.headers, Target.PARAMETERS: self.parameters}
+        for writer, (engine, unit) in enumerate(((Engine.WEIGHT, weight), (Engine.SHORTCUT, shortcut))):
             self._mover(m, engine, unit)
-            for number, buffer in enumerate(buffers):
-                m.d.comb += [buffer.write_en.eq(unit.write_en[number]), buffer.write_row.eq(unit.write_row),
-                             buffer.write_slot.eq(unit.write_slot), buffer.write_data.eq(unit.write_data)]
+            for target, buffer in buffers.items():
+                wiring.connect(m, unit.targets[target], buffer.writers[writer])
+        residuals = self.residuals
+        m.d.comb += [
+            residuals.load_valid.eq(shortcut.load_valid), residuals.load_row.eq(shortcut.load_row),
+            residuals.load_data.eq(shortcut.load_data), shortcut.load_ready.eq(residuals.load_ready)]
 
     def _compute(self, m: Module) -> None:
         m.submodules.compute = self.compute = compute = ComputeEngine(self.config)
-        m.submodules.drain = self.drain = drain = DrainEngine(self.config, acc_latency=compute.acc_latency)
+        m.submodules.drain = self.drain = drain = DrainEngine(
+            self.config, acc_latency=compute.acc_latency, residual_latency=ResidualBuffer.latency)
         self._attach(m, Engine.COMPUTE, compute, command=False)
         self._attach(m, Engine.DRAIN, drain, command=False)
         m.d.comb += [
@@ -139,17 +150,26 @@ class Core(wiring.Component):
             self.spikes.read_address.eq(compute.spike_address), compute.spike_data.eq(self.spikes.read_data),
             compute.acc_bank.eq(drain.acc_bank), compute.acc_address.eq(drain.acc_address),
             compute.acc_word.eq(drain.acc_word), drain.acc_data.eq(compute.acc_data),
-            self.shortcuts.read_row.eq(drain.shortcut_item), drain.shortcut_data.eq(self.shortcuts.read_data),
             self.parameters.read_row.eq(drain.parameter_row), drain.parameter_data.eq(self.parameters.read_data)]
+        residuals = self.residuals
+        m.d.comb += [
+            residuals.read_en.eq(drain.shortcut_en), residuals.read_row.eq(drain.shortcut_item),
+            drain.shortcut_data.eq(residuals.read_data), residuals.write_en.eq(drain.residual_write),
+            residuals.write_row.eq(drain.residual_row), residuals.write_data.eq(drain.residual_data),
+            self.spikes.plane_mask.eq(drain.plane_mask), self.spikes.plane_address.eq(drain.plane_address),
+            self.spikes.plane_data.eq(drain.plane_data)]
 
     def _stores(self, m: Module) -> None:
-        store = StoreEngine(self.config, sources=2)
-        residual = StoreEngine(self.config, sources=1)
+        store, residual = StoreEngine(self.config, sources=2), ResidualStoreEngine(self.config)
+        residuals = self.residuals
         self._mover(m, Engine.STORE, store)
         self._mover(m, Engine.STORE_RESIDUAL, residual)
         wiring.connect(m, self.drain.main, store.sources[Source.DRAIN])
         wiring.connect(m, self.compute.matrix, store.sources[Source.HAMMING])
-        wiring.connect(m, self.drain.residual, residual.sources[0])
+        m.d.comb += [
+            residuals.store_valid.eq(residual.store_valid), residuals.store_row.eq(residual.store_row),
+            residual.store_ready.eq(residuals.store_ready), residual.read_data.eq(residuals.read_data),
+            residual.store_data_valid.eq(residuals.store_data_valid)]
 
 
 class Accelerator(wiring.Component):

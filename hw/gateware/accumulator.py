@@ -103,7 +103,10 @@ class AccumulatorWord(wiring.Component):
         return m
 
     def _add(self, m: Module, before: Value, index: int) -> Value:
-        """One accumulator; per bit one LUT (three candidates, mode, sum) and the carry."""
+        """One accumulator; per bit one LUT (three candidates, mode, sum) and the carry.
+
+        The sum is the first operand: the carry chain takes that one directly, which leaves the choice to the same LUT.
+        """
         accumulator = before.word_select(index, ACCUMULATOR_BITS)
         scaled = Signal(ACCUMULATOR_BITS, name=f"scaled{index}")
         with m.Switch(self.mode):
@@ -111,7 +114,7 @@ class AccumulatorWord(wiring.Component):
                 with m.Case(mode):
                     m.d.comb += scaled.eq(Cat(Const(0, shift), accumulator))
         total = Signal(signed(ACCUMULATOR_BITS), name=f"total{index}")
-        m.d.comb += total.eq(scaled + self.sums.word_select(index, self.sum_bits).as_signed())
+        m.d.comb += total.eq(self.sums.word_select(index, self.sum_bits).as_signed() + scaled)
         return total
 
 

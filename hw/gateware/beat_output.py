@@ -1,6 +1,6 @@
 """Cuts items into beats, lowest first, without a bubble between items."""
 
-from amaranth.hdl import Array, Module, Signal, Value
+from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,8 @@ __all__ = ["BeatOutput"]
 class BeatOutput(wiring.Component):
     """One of several item streams, cut into beats.
 
-    Throughput: one beat per cycle. Latency: 1 (output register). The ready of the items follows that of `o` at once.
+    Throughput: one beat per cycle. Latency: 1 (output register). The ready of the items does not depend on that of
+    `o` in the same cycle: a second register takes the beat that comes when `o` stops.
 
     Args:
         beat_bits: Width of a beat.
@@ -44,18 +45,26 @@ class BeatOutput(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         index = Signal.like(self.last)
-        space, ends = Signal(), Signal()
+        ends = Signal()
         valid = Array([item.valid for item in self.inputs])[self.select]
         beat = Array([self._beat(item.payload, index) for item in self.inputs])[self.select]
-        m.d.comb += [space.eq(~self.o.valid | self.o.ready), ends.eq(index == self.last)]
+        space = self._output(m, valid, beat)
+        m.d.comb += ends.eq(index == self.last)
         m.d.comb += [item.ready.eq(space & ends & (self.select == number)) for number, item in enumerate(self.inputs)]
-        with m.If(space):
-            m.d.sync += [self.o.valid.eq(valid), self.o.payload.eq(beat)]
-            with m.If(valid):
-                m.d.sync += index.eq(index + 1)
-                with m.If(ends):
-                    m.d.sync += index.eq(0)
+        with m.If(space & valid):
+            m.d.sync += index.eq(Mux(ends, 0, index + 1))
         return m
+
+    def _output(self, m: Module, valid: Value, beat: Value) -> Signal:
+        """Beats to `o`, by way of the spare register while `o` waits. Returns a register: a beat is taken."""
+        space, spare = Signal(init=1), Signal(self.beat_bits)
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [self.o.valid.eq(valid | ~space), self.o.payload.eq(Mux(space, beat, spare)), space.eq(1)]
+        with m.Elif(space):
+            m.d.sync += space.eq(~valid)
+        with m.If(space):
+            m.d.sync += spare.eq(beat)
+        return space
 
     def _beat(self, item: Value, index: Signal) -> Value:
         beats = [item[low:low + self.beat_bits] for low in range(0, len(item), self.beat_bits)]

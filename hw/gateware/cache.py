@@ -33,12 +33,12 @@ def content_hash(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()[:24]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` either does not exist or is complete, whoever else writes it meanwhile."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that ``path`` either does not exist or is complete, whoever else writes it meanwhile."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

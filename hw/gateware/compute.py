@@ -1,12 +1,13 @@
 """Compute engine: executes COMPUTE, chunk by chunk.
 
-    chunk headers -> prepare: fill the tables of the next chunk (other half) ----.
-                                                                                 v
-    spike banks -> walker -> bank reader -> table engine | depthwise unit -> accumulators
-                                        '-> Hamming unit -> stream
+    i -> chunk fetch -> table fill --chunk--> walker -> bank reader -> table engine | depthwise unit -> accumulators
+              |             |                   |            |                 ^
+         chunk headers  table loader       spike banks       '-> Hamming unit  |  -> matrix
+                            '----------- tables -------------------------------'
 
-Two processes: *prepare* reads the header of the next chunk and fills its tables while *stream* runs all positions of
-the present one. A pass costs max(positions, table filling) cycles plus a few.
+Three stages, each a chunk ahead of the next: headers are read, tables filled, positions walked. Chunks follow each
+other without regard to where one instruction ends and the next begins, so a chunk costs max(positions, cycles of its
+table filling), and an instruction is taken long before the one before it is done.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import MachineConfig
 
-from ..isa import CHUNK_COMMON, Accumulate, Core, Opcode
+from ..isa import Accumulate, Core
 from .accumulator import Accumulators
+from .chunk_fetch import ChunkFetch, chunk_layout
 from .depthwise import DepthwiseUnit
 from .hamming import HammingUnit
-from .instruction import body_layout
+from .pipeline import delayed_flag
 from .table_engine import TableEngine
+from .table_fill import TableFill
 from .table_loader import TableLoader
 from .walker import ADDRESS_BITS, BankReader, Walker
 
-COMMON_HEADER = data.StructLayout({f.name: f.width for f in CHUNK_COMMON})
-TABLE_MARGIN = 16
-"""Cycles after the start of a pass before its predecessor's tables may be overwritten; at least the latency from walker
-to sums."""
+SUMS_DELAY = 3
+"""Cycles from the announcement of an update to its sums: they pass one register on their way to the adders."""
 
 
 def delay(m: Module, value: Value, cycles: int, name: str) -> Signal:
@@ -43,28 +44,48 @@ def delay(m: Module, value: Value, cycles: int, name: str) -> Signal:
 
 
 class ComputeEngine(wiring.Component):
-    """Executes COMPUTE instructions, one at a time.
+    """Executes COMPUTE instructions.
 
-    Ports: `i` (stream of instruction bodies), `done` (pulse), `busy`; header buffer (`header_row` out, `header_data`
-    in one cycle later); weight buffer (`weight_row`, `weight_data`); spike banks (`spike_address` per bank,
-    `spike_data`); accumulator read port for the drain engine (`acc_bank`, `acc_address`, `acc_word` in, `acc_data`
-    out after `acc_latency`); `matrix` (stream of beats of the Hamming unit).
+    Ports: `i` (stream of instruction bodies), `done` (pulse, once per instruction and in order); header buffer
+    (`header_row` out, `header_data` in `RowBuffer.latency` cycles later); weight buffer (`weight_row`, `weight_data`,
+    likewise); spike banks (`spike_address` per bank, `spike_data` `SpikeBanks.latency` cycles later); accumulator read
+    port for the drain engine (`acc_bank`, `acc_address`, `acc_word` in, `acc_data` out after `acc_latency`); `matrix`
+    (stream of beats of the Hamming unit).
 
-    `done` comes when the last accumulator is written, or the Hamming unit has handed its last beat over.
+    `done` comes when the last accumulator is written, or the Hamming unit has handed its last beat over. Meanwhile the
+    next instructions may be under way: one is walked, one has its tables filled, one has its headers read.
+
+    Cycles: a chunk of P positions after another one costs P cycles, or those of its table filling (16 per batch) if
+    that takes longer; at least `Accumulators.spacing`. Before a COMPUTE of another unit, before each of the Hamming
+    unit, and before one that does not begin with ZERO and walks other pixels than its predecessor, all positions
+    come to their end first: `flush_cycles`.
     """
+
+    i: stream.Interface
+    done: Signal
+    header_row: Signal
+    header_data: Signal
+    weight_row: Signal
+    weight_data: Signal
+    spike_address: Signal
+    spike_data: Signal
+    acc_bank: Signal
+    acc_address: Signal
+    acc_word: Signal
+    acc_data: Signal
+    matrix: stream.Interface
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         self.engine = TableEngine(config)
         self.depthwise = DepthwiseUnit(config)
-        self.accumulators = Accumulators(config)
+        self.accumulators = Accumulators(config, sums_delay=SUMS_DELAY)
         self.hamming = HammingUnit(config)
-        in_flight = BankReader.latency + max(self.engine.latency, self.depthwise.latency)
-        if in_flight > TABLE_MARGIN:
-            raise ValueError(f"`TABLE_MARGIN` must be at least {in_flight}, not `{TABLE_MARGIN!r}`")
+        if (most := TableLoader.latency - BankReader.latency + 1) < Walker.near:
+            raise ValueError(f"`Walker.near` must be at most {most}, not `{Walker.near!r}`")
         bits, banks = config.beat_bits, config.banks
         super().__init__({
-            "i": In(stream.Signature(416)), "done": Out(1), "busy": Out(1),
+            "i": In(stream.Signature(416)), "done": Out(1),
             "header_row": Out(16), "header_data": In(bits * config.chunk_header_beats),
             "weight_row": Out(16), "weight_data": In(8 * config.weight_row_bytes),
             "spike_address": Out(ADDRESS_BITS * banks), "spike_data": In(bits * banks),
@@ -78,8 +99,9 @@ class ComputeEngine(wiring.Component):
 
     @property
     def flush_cycles(self) -> int:
-        """Cycles from the last position until its accumulator is written."""
-        return BankReader.latency + max(self.engine.latency, self.depthwise.latency) + self.accumulators.spacing + 2
+        """Cycles from the last position until its accumulator is written and `done` comes."""
+        latency = BankReader.latency + max(self.engine.latency, self.depthwise.latency)
+        return latency - SUMS_DELAY + self.accumulators.spacing
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -87,176 +109,131 @@ class ComputeEngine(wiring.Component):
         m.submodules.depthwise = self.depthwise
         m.submodules.accumulators = self.accumulators
         m.submodules.hamming = self.hamming
+        m.submodules.fetch = self.fetch = ChunkFetch(self.config)
+        m.submodules.fill = self.fill = TableFill(self.config)
+        m.submodules.loader = self.loader = TableLoader(self.config)
         m.submodules.walker = self.walker = Walker()
         m.submodules.reader = self.reader = BankReader(self.config)
-        m.submodules.loader = self.loader = TableLoader(self.config)
-        self.body_bits = Signal(416, name="body")
-        self.body = data.View(body_layout(Opcode.COMPUTE), self.body_bits)
-        self.header = Signal(32 * (1 + self.config.banks), name="header")
-        self.common = data.View(COMMON_HEADER, self.header[:32])
-        self.next_header = Signal.like(self.header, name="next_header")
-        self.next_common = data.View(COMMON_HEADER, self.next_header[:32])
-        self.next_ready, self.take_next = Signal(name="next_ready"), Signal(name="take_next")
-        self.half = Signal(name="half")
-        self.accept = Signal(name="accept")
-        self.chunks_left = Signal(16, name="chunks_left")
+        self.chunk = Signal(chunk_layout(self.config), name="walked")
+        self.half, self.is_hamming = Signal(name="half"), Signal(name="is_hamming")
         self._prepare(m)
-        self._stream(m)
-        self._datapath(m)
+        words = self._positions(m)
+        self._walk(m, words)
+        self._accumulate(m, words)
+        self._connect_hamming(m, words)
         return m
 
     def _prepare(self, m: Module) -> None:
-        """Read headers and fill tables, one chunk ahead of the stream process."""
-        loader, body = self.loader, self.body
-        row, left = Signal(16, name="prepare_row"), Signal(16, name="prepare_left")
-        margin = Signal(range(TABLE_MARGIN + 1))
-        config = self.config
-        array_batches, depthwise_batches = (n // config.load_groups for n in (config.groups, config.depthwise_groups))
+        """Instructions -> chunks -> chunks with tables."""
+        fetch, fill, loader = self.fetch, self.fill, self.loader
+        wiring.connect(m, wiring.flipped(self.i), fetch.i)
+        wiring.connect(m, fetch.o, fill.i)
         m.d.comb += [
-            self.header_row.eq(row), self.weight_row.eq(loader.read_row), loader.read_data.eq(self.weight_data),
-            loader.row.eq(self.next_common.operand), loader.negate.eq(self.next_common.negate),
-            loader.bipolar.eq(self.next_common.bipolar), loader.half.eq(~self.half),
-            loader.batches.eq(Mux(body.core == Core.DEPTHWISE, depthwise_batches, array_batches))]
-        with m.If(self.take_next):
-            m.d.sync += margin.eq(TABLE_MARGIN)
-        with m.Elif(margin != 0):
-            m.d.sync += margin.eq(margin - 1)
-        with m.FSM(name="prepare"):
-            with m.State("IDLE"):
-                m.d.sync += [row.eq(data.View(body_layout(Opcode.COMPUTE), self.i.payload).chunk),
-                             left.eq(data.View(body_layout(Opcode.COMPUTE), self.i.payload).chunks)]
-                with m.If(self.accept):
-                    m.next = "ADDRESS"
-            with m.State("ADDRESS"):
-                m.d.sync += row.eq(row + 1)
-                m.next = "READ"
-            with m.State("READ"):
-                m.d.sync += [self.next_header.eq(self.header_data), left.eq(left - 1)]
-                m.next = "CHECK"
-            with m.State("CHECK"):
-                with m.If((body.core == Core.HAMMING) | ~self.next_common.load):
-                    m.next = "READY"
-                with m.Elif(margin == 0):
-                    m.d.comb += loader.start.eq(1)
-                    m.next = "FILL"
-            with m.State("FILL"):
-                with m.If(~loader.busy):
-                    m.next = "READY"
-            with m.State("READY"):
-                m.d.comb += self.next_ready.eq(1)
-                with m.If(self.take_next):
-                    m.next = "IDLE"
-                    with m.If(left != 0):
-                        m.next = "ADDRESS"
-
-    def _stream(self, m: Module) -> None:
-        """Walk all positions for chunk after chunk."""
-        walker, body = self.walker, self.body
-        spacing = Signal(range(self.accumulators.spacing + 1))
-        flush = Signal(range(self.flush_cycles + 1))
-        finish_wait = Signal(range(BankReader.latency + 3))
-        m.d.comb += [walker.body.eq(self.body_bits), walker.start.eq(self.take_next)]
-        with m.If(self.take_next):
-            m.d.sync += [
-                self.header.eq(self.next_header), self.chunks_left.eq(self.chunks_left - 1),
-                spacing.eq(self.accumulators.spacing)]
-            with m.If(self.next_common.load & (body.core != Core.HAMMING)):
-                m.d.sync += self.half.eq(~self.half)
-        with m.Elif(spacing != 0):
-            m.d.sync += spacing.eq(spacing - 1)
-        with m.FSM(name="stream") as fsm:
-            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
-            with m.State("IDLE"):
-                m.d.comb += [self.i.ready.eq(1), self.accept.eq(self.i.valid)]
-                m.d.sync += [
-                    self.body_bits.eq(self.i.payload),
-                    self.chunks_left.eq(data.View(body_layout(Opcode.COMPUTE), self.i.payload).chunks)]
-                with m.If(self.i.valid):
-                    m.next = "NEXT"
-            with m.State("NEXT"):
-                with m.If(self.next_ready & (spacing == 0)):
-                    m.d.comb += self.take_next.eq(1)
-                    m.next = "WALK"
-            with m.State("WALK"):
-                m.d.sync += [flush.eq(self.flush_cycles), finish_wait.eq(BankReader.latency + 2)]
-                with m.If(walker.last):
-                    with m.If((body.core == Core.HAMMING) & self.common.finish):
-                        m.next = "FINISH"
-                    with m.Elif(self.chunks_left == 0):
-                        m.next = "FLUSH"
-                    with m.Elif(self.next_ready & (spacing == 0)):
-                        m.d.comb += self.take_next.eq(1)
-                    with m.Else():
-                        m.next = "NEXT"
-            with m.State("FINISH"):
-                m.d.sync += finish_wait.eq(finish_wait - 1)
-                with m.If(finish_wait == 0):
-                    m.d.comb += self.hamming.finish.eq(1)
-                    m.next = "MATRIX"
-            with m.State("MATRIX"):
-                with m.If(~self.hamming.busy):
-                    m.next = "NEXT"
-                    with m.If(self.chunks_left == 0):
-                        m.next = "FLUSH"
-            with m.State("FLUSH"):
-                m.d.sync += flush.eq(flush - 1)
-                with m.If(flush == 0):
-                    m.d.comb += self.done.eq(1)
-                    m.next = "IDLE"
-
-    def _datapath(self, m: Module) -> None:
-        walker, reader, body = self.walker, self.reader, self.body
-        # Border and offsets belong to the chunk that is walked; they settle in the cycle in which it starts.
-        m.d.comb += [
-            reader.headers.eq(self.header[32:]), reader.height.eq(body.height), reader.width.eq(body.width),
-            reader.y.eq(walker.y), reader.x.eq(walker.x), reader.address.eq(walker.address),
-            self.spike_address.eq(reader.read_address), reader.read_data.eq(self.spike_data)]
-        tag = data.StructLayout({
-            "valid": 1, "emit": 1, "first": 1, "core": 2, "half": 1, "accumulate": 2, "bank": 1, "address": 16,
-            "bipolar": 1})
-        at_walker = Signal(tag, name="tag")
-        m.d.comb += [
-            at_walker.valid.eq(walker.valid), at_walker.emit.eq(walker.emit), at_walker.first.eq(walker.first),
-            at_walker.core.eq(body.core), at_walker.half.eq(self.half),
-            at_walker.accumulate.eq(self.common.accumulate), at_walker.bank.eq(body.acc_bank),
-            at_walker.address.eq(body.acc_base + walker.pixel)]
-        at_words = data.View(tag, delay(m, at_walker.as_value(), BankReader.latency, "tag"))
-        self._connect_units(m, at_words)
-        self._connect_hamming(m, at_words)
-        array = data.View(tag, delay(m, at_words.as_value(), self.engine.latency, "array_tag"))
-        depthwise = data.View(tag, delay(m, at_words.as_value(), self.depthwise.latency, "depthwise_tag"))
-        chosen = Signal(tag, name="chosen")
-        is_depthwise = depthwise.valid & (depthwise.core == Core.DEPTHWISE)
-        acc = self.accumulators
-        m.d.comb += [
-            chosen.eq(Mux(is_depthwise, depthwise.as_value(), array.as_value())),
-            acc.valid.eq(chosen.emit & (is_depthwise | array.valid & (array.core == Core.ARRAY))),
-            acc.bank.eq(chosen.bank), acc.address.eq(chosen.address), acc.mode.eq(chosen.accumulate),
-            acc.sums.eq(Mux(is_depthwise, self._widen_depthwise(), self.engine.sums)),
-            acc.read_bank.eq(self.acc_bank), acc.read_address.eq(self.acc_address), acc.read_word.eq(self.acc_word),
-            self.acc_data.eq(acc.read_data)]
-
-    def _connect_units(self, m: Module, tag: data.View) -> None:
-        config, loader, words = self.config, self.loader, self.reader.words
-        is_depthwise = self.body.core == Core.DEPTHWISE
-        for unit, enable in ((self.engine, ~is_depthwise), (self.depthwise, is_depthwise)):
+            self.header_row.eq(fetch.header_row), fetch.header_data.eq(self.header_data),
+            self.weight_row.eq(loader.read_row), loader.read_data.eq(self.weight_data),
+            loader.start.eq(fill.start), loader.row.eq(fill.row), loader.batches.eq(fill.batches),
+            loader.negate.eq(fill.negate), loader.bipolar.eq(fill.bipolar), loader.half.eq(fill.half),
+            fill.ready.eq(loader.ready), fill.filled.eq(loader.filled), fill.ending.eq(self.walker.ending)]
+        for unit, enable in ((self.engine, fill.core == Core.ARRAY), (self.depthwise, fill.core == Core.DEPTHWISE)):
             m.d.comb += [
                 unit.write_en.eq(loader.write_en & enable), unit.write_batch.eq(loader.write_batch),
                 unit.write_entry.eq(loader.write_entry), unit.write_table.eq(loader.write_table),
-                unit.write_data.eq(loader.write_data), unit.half.eq(tag.half)]
+                unit.write_data.eq(loader.write_data)]
+
+    def _walk(self, m: Module, words: data.View) -> None:
+        """Start the walk of one chunk after the other; `done`."""
+        walker, given = self.walker, self.fill.o.payload
+        start, blocked = Signal(name="start"), Signal(name="blocked")
         m.d.comb += [
-            self.engine.words.eq(words), self.engine.valid.eq(tag.valid & (tag.core == Core.ARRAY)),
-            self.depthwise.words.eq(words[:config.beat_bits * config.depthwise_rows]),
-            self.depthwise.valid.eq(tag.valid & (tag.core == Core.DEPTHWISE))]
+            start.eq(self.fill.o.valid & (walker.last | ~walker.busy) & ~blocked), self.fill.o.ready.eq(start),
+            walker.start.eq(start), walker.body.eq(given.chunk.body)]
+        with m.If(start):
+            m.d.sync += [self.chunk.eq(given.chunk), self.half.eq(given.half),
+                         self.is_hamming.eq(given.chunk.body.core == Core.HAMMING)]
+
+        # Positions in flight, updates of one address too close, the Hamming unit putting out.
+        flush, recent = Signal(range(self.flush_cycles + 2), name="flush"), Signal(self.accumulators.spacing - 2)
+        matrix = Signal(name="matrix_to_come")
+        with m.If(walker.valid):
+            m.d.sync += flush.eq(self.flush_cycles + 1)
+        with m.Elif(flush != 0):
+            m.d.sync += flush.eq(flush - 1)
+        m.d.sync += [
+            recent.eq(Cat(start, recent)),
+            blocked.eq(recent.any() | matrix | given.apart & (walker.valid | (flush != 0)))]
+        put_out = self._put_out(m, words, matrix, start & (given.chunk.body.core == Core.HAMMING)
+                                & given.chunk.common.finish)
+        ended = walker.last & self.chunk.last & ~(self.is_hamming & self.chunk.common.finish)
+        written = delayed_flag(m, ended, self.flush_cycles, "written")[self.flush_cycles]
+        m.d.comb += self.done.eq(written | put_out & self.chunk.last)
+
+    def _put_out(self, m: Module, words: data.View, matrix: Signal, start: Value) -> Value:
+        """From the start of a chunk that the Hamming unit finishes until the last beat is handed over: `matrix`.
+
+        Returns the pulse at its end.
+        """
+        begun, ended = Signal(name="matrix_begun"), Signal(name="matrix_ended")
+        m.d.comb += [self.hamming.finish.eq(words.finish), ended.eq(begun & ~self.hamming.busy)]
+        with m.If(words.finish):
+            m.d.sync += begun.eq(1)
+        with m.Elif(ended):
+            m.d.sync += begun.eq(0)
+        with m.If(start):
+            m.d.sync += matrix.eq(1)
+        with m.Elif(ended):
+            m.d.sync += matrix.eq(0)
+        return ended
+
+    def _positions(self, m: Module) -> data.View:
+        """Walker and bank reader; what belongs to a position, in the cycle of its words."""
+        walker, reader, chunk = self.walker, self.reader, self.chunk
+        m.d.comb += [
+            reader.headers.eq(chunk.banks), reader.height.eq(chunk.body.height), reader.width.eq(chunk.body.width),
+            reader.y.eq(walker.y), reader.x.eq(walker.x), reader.address.eq(walker.address),
+            self.spike_address.eq(reader.read_address), reader.read_data.eq(self.spike_data)]
+        layout = data.StructLayout({
+            "valid": 1, "emit": 1, "first": 1, "finish": 1, "core": 2, "half": 1, "accumulate": 2, "bank": 1,
+            "address": 16})
+        tag = Signal(layout, name="tag")
+        m.d.comb += [
+            tag.valid.eq(walker.valid), tag.emit.eq(walker.emit), tag.first.eq(walker.first),
+            tag.finish.eq(walker.last & self.is_hamming & chunk.common.finish), tag.core.eq(chunk.body.core),
+            tag.half.eq(self.half), tag.accumulate.eq(chunk.common.accumulate), tag.bank.eq(chunk.body.acc_bank),
+            tag.address.eq(walker.pixel)]
+        return data.View(layout, delay(m, tag.as_value(), BankReader.latency, "tag"))
+
+    def _accumulate(self, m: Module, words: data.View) -> None:
+        """Words -> sums -> accumulators. Never are positions of both units in flight."""
+        config, acc = self.config, self.accumulators
+        for unit, core, banks in ((self.engine, Core.ARRAY, config.banks),
+                                  (self.depthwise, Core.DEPTHWISE, config.depthwise_rows)):
+            m.d.comb += [unit.words.eq(self.reader.words[:config.beat_bits * banks]), unit.half.eq(words.half),
+                         unit.valid.eq(words.valid & (words.core == core))]
+        update = data.StructLayout({"valid": 1, "bank": 1, "mode": 2, "address": 16})
+        updates = []
+        for unit, core in ((self.engine, Core.ARRAY), (self.depthwise, Core.DEPTHWISE)):
+            now = Signal(update, name=f"{core.name.lower()}_update")
+            m.d.comb += [now.valid.eq(words.emit & (words.core == core)), now.bank.eq(words.bank),
+                         now.mode.eq(words.accumulate), now.address.eq(words.address)]
+            late = delay(m, now.as_value(), unit.latency - SUMS_DELAY, f"{core.name.lower()}_update")
+            updates.append(data.View(update, late))
+        chosen = Signal(update, name="update")
+        depthwise = delayed_flag(m, updates[1].valid, SUMS_DELAY, "depthwise_sums")[SUMS_DELAY]
+        m.d.comb += [
+            chosen.eq(Mux(updates[1].valid, updates[1].as_value(), updates[0].as_value())),
+            acc.valid.eq(chosen.valid), acc.bank.eq(chosen.bank), acc.address.eq(chosen.address),
+            acc.mode.eq(chosen.mode), acc.sums.eq(Mux(depthwise, self._widen_depthwise(), self.engine.sums)),
+            acc.read_bank.eq(self.acc_bank), acc.read_address.eq(self.acc_address), acc.read_word.eq(self.acc_word),
+            self.acc_data.eq(acc.read_data)]
 
     def _connect_hamming(self, m: Module, tag: data.View) -> None:
-        bits, unit = self.config.beat_bits, self.hamming
+        bits, unit, common = self.config.beat_bits, self.hamming, self.chunk.common
         words = self.reader.words
         m.d.comb += [
             unit.key.eq(words[:bits]), unit.value.eq(words[bits:2 * bits]),
             unit.valid.eq(tag.emit & (tag.core == Core.HAMMING)),
             unit.clear.eq(tag.first & (tag.accumulate == Accumulate.ZERO)),
-            unit.bipolar.eq(self.common.bipolar), unit.mask.eq(self.common.operand), unit.limbs.eq(self.common.limbs)]
+            unit.bipolar.eq(common.bipolar), unit.mask.eq(common.operand), unit.limbs.eq(common.limbs)]
         wiring.connect(m, unit.o, wiring.flipped(self.matrix))
 
     def _widen_depthwise(self) -> ValueLike:

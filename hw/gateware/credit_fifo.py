@@ -17,12 +17,13 @@ class CreditFifo(wiring.Component):
     """FIFO with credits.
 
     Handshake: `reserve` only while `room`; each reservation is followed by one `push`, at any later time; a push then
-    always finds a place. First word falls through: an item is at `o` from the cycle after its push. To sustain one
-    item per cycle, `depth` must be at least the cycles from reserve to push, and two.
+    always finds a place. First word falls through: an item is at `o` from the cycle after its push. `room` comes from
+    a register, at the price of one place. To sustain one item per cycle, `depth` must be at least the cycles from
+    reserve to push, and four.
 
     Args:
         width: Bits of an item.
-        depth: Items held.
+        depth: Places, one more than the items held, at least 2.
 
     Ports:
         reserve, room: Take a place; there is one.
@@ -50,8 +51,9 @@ class CreditFifo(wiring.Component):
         m.submodules.items = items = fifo.SyncFIFO(width=self.width, depth=self.depth)
         places = Signal(range(self.depth + 1), init=self.depth)
         taken = Signal()
+        m.d.sync += self.room.eq(places[1:].any())  # one at least is left if this cycle takes one
         m.d.comb += [
-            self.room.eq(places != 0), taken.eq(self.o.valid & self.o.ready), self.empty.eq(~items.r_rdy),
+            taken.eq(self.o.valid & self.o.ready), self.empty.eq(~items.r_rdy),
             items.w_en.eq(self.push), items.w_data.eq(self.item), items.r_en.eq(taken),
             self.o.valid.eq(items.r_rdy), self.o.payload.eq(items.r_data)]
         with m.If(self.reserve & ~taken):

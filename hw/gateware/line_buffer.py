@@ -1,10 +1,10 @@
 """Line buffer of the pixel packer: one pixel row of every lane, twice; windows at any byte position.
 
-    beats --> fill: (half, lane, word) --> Wc byte-wide memories --> rotate --> window
-                                             ^-- word or word + 1, memory by memory
+    beats --> fill: (half, lane, row of bytes) --> 2 * Wc byte-wide memories --> rotate --> rotate --> window
+                                                    ^-- row or row + 1, memory by memory
 
-Byte n of a row lies in memory n % Wc at word n // Wc, so Wc bytes from any position on are one read of all memories
-and a rotation. One half is filled while the other is read.
+Byte n of a line lies in memory n % (2 * Wc) at row n // (2 * Wc), so 2 * Wc bytes from any position on are one read of
+all memories and a rotation. One half is filled while the other is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from spikeloom.config import MachineConfig
 
+from .pipeline import delayed, register
+
 POSITION_BITS = 18
 """Signed byte positions in a row."""
+
+WINDOW_WORDS = 2
+"""Words of `word_channels` bytes in a window."""
 
 
 class LineBuffer(wiring.Component):
@@ -25,15 +30,16 @@ class LineBuffer(wiring.Component):
 
     Ports:
         start: Pulse; empties both halves.
-        row_beats (16), frames (4): Beats of a row, lanes that have one; constant while in use.
+        row_beats (16, at least 1), frames (4): Beats of a row, lanes that have one; constant from `start` on.
         i: Stream of beats, row by row, in each lane by lane. Stalls while both halves are full.
         filled: Level: the half to be read is complete.
         release: Pulse: it is no longer needed; the reads of this cycle still count.
         lane, position (signed): Window to be read.
-        window: Bytes `position .. position + word_channels - 1` of that lane, lowest first, `latency` cycles later.
+        window: Bytes `position .. position + window_bytes - 1` of that lane, lowest first, `latency` cycles later.
             Bytes that do not exist have any value.
 
-    Latency: 3 cycles. Throughput: one beat in and one window out per cycle.
+    Latency: 5 cycles; a half is `filled` in the cycle after its last beat and can be read from then on. Throughput: one
+    beat in and one window out per cycle.
     """
 
     start: Signal
@@ -46,21 +52,22 @@ class LineBuffer(wiring.Component):
     position: Signal
     window: Signal
 
-    latency = 3
+    latency = 5
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
-        self.word_bits = max(1, ceil_log2(-(-config.line_bytes // config.word_channels)))
+        self.window_bytes = WINDOW_WORDS * config.word_channels
+        self.row_bits = max(1, ceil_log2(-(-config.line_bytes // self.window_bytes)))
         super().__init__({
             "start": In(1), "row_beats": In(16), "frames": In(4), "i": In(stream.Signature(config.beat_bits)),
             "filled": Out(1), "release": In(1), "lane": In(range(config.lanes)),
-            "position": In(signed(POSITION_BITS)), "window": Out(8 * config.word_channels)})
+            "position": In(signed(POSITION_BITS)), "window": Out(8 * self.window_bytes)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        depth = 2 * self.config.lanes << self.word_bits
+        depth = 2 * self.config.lanes << self.row_bits
         memories = []
-        for index in range(self.config.word_channels):
+        for index in range(self.window_bytes):
             m.submodules[f"bytes{index}"] = part = memory.Memory(shape=8, depth=depth, init=[])
             memories.append(part)
         full, write_half, read_half = Signal(2), Signal(), Signal()
@@ -74,39 +81,55 @@ class LineBuffer(wiring.Component):
         return m
 
     def _fill(self, m: Module, ports: list[memory.WritePort], full: Signal, half: Signal) -> None:
-        """Beats to (half, lane, word); a beat covers the memories of one of `8 / lanes` groups."""
-        size = self.config.beat_bytes
-        group_bits = exact_log2(self.config.word_channels // size)
-        lane, beat, taken = Signal(range(self.config.lanes)), Signal(16), Signal()
+        """Beats to (half, lane, row), through a register."""
+        beat, left, last = Signal(16), Signal(16), Signal()  # beats after this one; this one is the last of its row
+        lane, taken = Signal(range(self.config.lanes)), Signal()
         m.d.comb += [self.i.ready.eq(~full.bit_select(half, 1)), taken.eq(self.i.valid & self.i.ready)]
-        for index, port in enumerate(ports):
-            m.d.comb += [
-                port.addr.eq(Cat(beat[group_bits:group_bits + self.word_bits], lane, half)),
-                port.data.eq(self.i.payload.word_select(index % size, 8)),
-                port.en.eq(taken & (beat[:group_bits] == index // size))]
+        self._store(m, ports, taken, beat, Cat(lane, half))
         with m.If(taken):
-            m.d.sync += beat.eq(beat + 1)
-            with m.If(beat + 1 == self.row_beats):
+            m.d.sync += [beat.eq(beat + 1), left.eq(left - 1), last.eq(left == 1)]
+            with m.If(last):
                 m.d.sync += [beat.eq(0), lane.eq(lane + 1)]
                 with m.If(lane + 1 == self.frames):
                     m.d.sync += [lane.eq(0), full.bit_select(half, 1).eq(1), half.eq(~half)]
         with m.If(self.start):
-            m.d.sync += [lane.eq(0), beat.eq(0)]
+            m.d.sync += [beat.eq(0), lane.eq(0)]
+        with m.If(self.start | taken & last):
+            m.d.sync += [left.eq(self.row_beats - 1), last.eq(self.row_beats == 1)]
+
+    def _store(self, m: Module, ports: list[memory.WritePort], taken: Signal, beat: Signal, above: Value) -> None:
+        """A beat covers the memories of one of `window_bytes / beat_bytes` groups."""
+        size = self.config.beat_bytes
+        group_bits = exact_log2(self.window_bytes // size)
+        groups = Cat(taken & (beat[:group_bits] == group) for group in range(1 << group_bits))
+        data = register(m, self.i.payload, "fill_data")
+        address = register(m, Cat(beat[group_bits:group_bits + self.row_bits], above), "fill_address")
+        enable = Signal(1 << group_bits, name="fill_enable")
+        m.d.sync += enable.eq(groups)
+        for index, port in enumerate(ports):
+            m.d.comb += [
+                port.addr.eq(address), port.data.eq(data.word_select(index % size, 8)),
+                port.en.eq(enable[index // size])]
 
     def _read(self, m: Module, ports: list[memory.ReadPort], half: Signal) -> None:
-        """Cycle 0: word and next word. Cycle 1: memories. Cycle 2: rotation."""
-        offset_bits = exact_log2(self.config.word_channels)
-        low, high = Signal(self.word_bits), Signal(self.word_bits)
-        offset, offset2 = Signal(offset_bits), Signal(offset_bits)
-        above = Signal(len(self.lane) + 1)
-        word = self.position[offset_bits:offset_bits + self.word_bits]
-        m.d.sync += [
-            low.eq(word), high.eq(word + 1), offset.eq(self.position[:offset_bits]), above.eq(Cat(self.lane, half)),
-            offset2.eq(offset)]
+        """Cycle 0: row and next row. Cycle 1: memories. Cycle 2: their output registers. Cycles 3, 4: rotation."""
+        offset_bits = exact_log2(self.window_bytes)
+        row, offset = self.position[offset_bits:offset_bits + self.row_bits], self.position[:offset_bits]
+        low, high = register(m, row, "low"), register(m, (row + 1)[:self.row_bits], "high")
+        above = register(m, Cat(self.lane, half), "above")
+        last = len(ports) - 1  # no window begins beyond the last memory
+        in_next = register(m, Cat(offset > index for index in range(last)), "in_next")
         for index, port in enumerate(ports):
-            last = index == len(ports) - 1  # no offset is beyond the last memory
-            m.d.comb += port.addr.eq(Cat(low if last else Mux(index < offset, high, low), above))
-        rotated: Value = Cat(port.data for port in ports)
-        for stage in range(offset_bits):
-            rotated = Mux(offset2[stage], rotated.rotate_right(8 << stage), rotated)
-        m.d.sync += self.window.eq(rotated)
+            m.d.comb += port.addr.eq(Cat(low if index == last else Mux(in_next[index], high, low), above))
+        read = register(m, Cat(port.data for port in ports), "read")
+        half_bits = (offset_bits + 1) // 2
+        turned = register(m, _rotated(read, delayed(m, offset, 3, "offset"), range(half_bits)), "turned")
+        high_bits = range(half_bits, offset_bits)
+        m.d.sync += self.window.eq(_rotated(turned, delayed(m, offset, 4, "late_offset"), high_bits))
+
+
+def _rotated(value: Value, offset: Value, bits: range) -> Value:
+    """`value` rotated to the right by the `bits` of `offset`, in bytes."""
+    for bit in bits:
+        value = Mux(offset[bit], value.rotate_right(8 << bit), value)
+    return value

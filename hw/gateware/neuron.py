@@ -2,7 +2,7 @@
 
 ::
 
-    cycle 0               3             5                   7        8             8 + 2 * lanes
+    cycle 0               3             5                   7        8             8 + 3 * lanes
     item, parameters      shortcut      residual, planes    carry    X             spikes, membranes
     |--------- rescale -----------------|-- spatial sum ----|--------|-- LIF ------|      x word_channels
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -22,7 +22,7 @@ from spikeloom.config import ACCUMULATOR_BITS, MachineConfig
 
 from ..isa import Leak, Mode
 from .lif import LifChain
-from .neuron_channel import PARAMETER, SETTINGS, NeuronChannel
+from .neuron_channel import PARAMETER, SETTINGS, NeuronChannel, control_layout
 from .pipeline import delayed, delayed_flag
 from .rescale import Rescale
 from .spatial_sum import SpatialSum
@@ -70,19 +70,19 @@ class NeuronUnit(wiring.Component):
         config: The machine.
 
     Ports (cycle relative to the item):
-        valid, emit, first, last, word (0): an item; whether it is put out; first and last pixel of its word; the word.
+        valid, first, last, word (0): an item; first and last pixel of its word; the word.
+        settings (0): `SETTINGS` of the item. With `pool` the pixels of a word come without others in between, and
+            those of the next instruction for that word not before 4 cycles later.
         acc (0): 24-bit numbers at `(channel * lanes + lane) * 24`.
         parameters (0): `PARAMETER` of each channel, 96 bits each.
         shortcut (`SHORTCUT_CYCLE`): 16-bit numbers at `(channel * lanes + lane) * 16`.
         carry (`carry_cycle`): V before lane 0, 32 bits per channel; looked at with `carry_in`.
-        settings (static): `SETTINGS`, from 2 cycles before the first item until the last item is out.
-        early_valid, residual, planes (`early_latency`): planes: bit p of (channel, lane) at
+        residual, planes (`early_latency`): planes: bit p of (channel, lane) at
             `(p * word_channels + channel) * lanes + lane`.
-        late_valid, spikes, membranes (`latency`): bit `channel * lanes + lane`; V after the last lane, 32 bits each.
+        spikes, membranes (`latency`): bit `channel * lanes + lane`; V after the last lane, 32 bits each.
     """
 
     valid: Signal
-    emit: Signal
     first: Signal
     last: Signal
     word: Signal
@@ -91,10 +91,8 @@ class NeuronUnit(wiring.Component):
     shortcut: Signal
     carry: Signal
     settings: data.View
-    early_valid: Signal
     residual: Signal
     planes: Signal
-    late_valid: Signal
     spikes: Signal
     membranes: Signal
 
@@ -106,12 +104,12 @@ class NeuronUnit(wiring.Component):
         pixel_bits = ceil_log2(config.accumulator_depth)
         self._channels = [NeuronChannel(config.lanes, config.output_words, pixel_bits) for _ in range(channels)]
         super().__init__({
-            "valid": In(1), "emit": In(1), "first": In(1), "last": In(1),
+            "valid": In(1), "first": In(1), "last": In(1),
             "word": In(max(1, ceil_log2(config.output_words))), "acc": In(neurons * ACCUMULATOR_BITS),
             "parameters": In(channels * PARAMETER.size), "shortcut": In(neurons * RESIDUAL_BITS),
             "carry": In(channels * MEMBRANE_BITS), "settings": In(SETTINGS),
-            "early_valid": Out(1), "residual": Out(neurons * RESIDUAL_BITS), "planes": Out(neurons * PLANE_BITS),
-            "late_valid": Out(1), "spikes": Out(neurons), "membranes": Out(channels * MEMBRANE_BITS)})
+            "residual": Out(neurons * RESIDUAL_BITS), "planes": Out(neurons * PLANE_BITS),
+            "spikes": Out(neurons), "membranes": Out(channels * MEMBRANE_BITS)})
 
     @property
     def early_latency(self) -> int:
@@ -125,7 +123,7 @@ class NeuronUnit(wiring.Component):
 
     @property
     def latency(self) -> int:
-        """Cycles to spikes and membranes: 8 + 2 * lanes."""
+        """Cycles to spikes and membranes: 8 + 3 * lanes."""
         return self._channels[0].latency
 
     def model(
@@ -159,13 +157,11 @@ class NeuronUnit(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        mask = Signal(self.config.lanes)
-        m.d.sync += mask.eq(Cat(self.settings.lanes > lane for lane in range(self.config.lanes)))
-        flags = self._flags(m)
+        flags, control = self._flags(m), self._control(m)
         for index, channel in enumerate(self._channels):
             m.submodules[f"channel{index}"] = channel
             self._connect(m, index, channel)
-            m.d.comb += [channel.mask.eq(mask), channel.settings.eq(self.settings)]
+            m.d.comb += channel.control.eq(control)
             m.d.comb += [getattr(channel, name).eq(flag) for name, flag in flags.items()]
         planes = [Cat(channel.plane.word_select(lane, PLANE_BITS)[plane] for channel in self._channels
                       for lane in range(self.config.lanes)) for plane in range(PLANE_BITS)]
@@ -175,11 +171,22 @@ class NeuronUnit(wiring.Component):
             self.membranes.eq(Cat(channel.membrane for channel in self._channels))]
         return m
 
+    def _control(self, m: Module) -> data.View:
+        """The settings, decoded."""
+        settings = self.settings
+        control = Signal(control_layout(self.config.lanes))
+        temporal = settings.mode == Mode.SUM
+        m.d.comb += [
+            control.add.eq(settings.shortcut), control.direct.eq(settings.mode != Mode.RESIDUAL),
+            control.temporal.eq(temporal), control.fresh.eq(settings.pool_first),
+            control.leak.eq(Mux(temporal, Leak.NONE, settings.leak)),
+            control.mask.eq(Cat(settings.lanes > lane for lane in range(self.config.lanes)))]
+        m.d.comb += [control[name].eq(settings[name]) for name in ("pool", "soft", "strict", "carry_in")]
+        return control
+
     def _flags(self, m: Module) -> dict[str, Value]:
         """What travels beside the data, at the cycles at which the channels want it."""
         early = self.early_latency
-        emit = delayed_flag(m, self.emit, self.latency, "emit")
-        m.d.comb += [self.early_valid.eq(emit[early]), self.late_valid.eq(emit[-1])]
         lines = {name: delayed_flag(m, getattr(self, name), early, name)[-1] for name in ("valid", "first", "last")}
         return {**lines, "ahead_word": delayed(m, self.word, early - 1, "word")}
 

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import MachineConfig
 
 from .axi import ReadClient, ReadClientInterface
+from .engine import EndQueue
 from .transfer import TRANSFER, TransferGenerator
-
-PENDING_BITS = 16
-"""Holds the beats requested and not yet received; ports have less credit than that."""
 
 
 class TransferReader(wiring.Component):
@@ -23,31 +21,36 @@ class TransferReader(wiring.Component):
 
     Ports: `i` (stream of `TRANSFER`, taken when all bursts of the one before were put out), `o` (stream of beats),
     `reads` (`ReadClient`), `busy`: from the cycle after a transfer is taken until its last beat has been taken from
-    `o`; low at once for a transfer of no beats.
+    `o`; low at once for a transfer of no beats. `ended`: pulse, once per transfer and in order: its last beat is taken
+    from `o`; of a transfer of no beats, between those of its neighbours, while `o.ready`. A beat comes 3 cycles after
+    its request at the earliest.
 
-    Throughput: one beat per cycle.
+    Throughput: one beat per cycle, also from transfer to transfer.
     """
 
     i: stream.Interface
     o: stream.Interface
     reads: ReadClientInterface
     busy: Signal
+    ended: Signal
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         super().__init__({
             "i": In(stream.Signature(TRANSFER)), "o": Out(stream.Signature(config.beat_bits)),
-            "reads": Out(ReadClient(config)), "busy": Out(1)})
+            "reads": Out(ReadClient(config)), "busy": Out(1), "ended": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.generator = generator = TransferGenerator(self.config)
         wiring.connect(m, wiring.flipped(self.i), generator.i)
         wiring.connect(m, generator.o, wiring.flipped(self.reads.request))
-        wiring.connect(m, wiring.flipped(self.reads.data), wiring.flipped(self.o))
-        pending = Signal(PENDING_BITS)
-        request = self.reads.request
-        requested = Mux(request.valid & request.ready, request.payload.length, 0)
-        m.d.sync += pending.eq(pending + requested - (self.o.valid & self.o.ready))
-        m.d.comb += self.busy.eq(generator.busy | pending.any())
+        m.submodules.ends = ends = EndQueue()
+        beats = self.reads.data
+        m.d.comb += [
+            self.o.payload.eq(beats.payload), self.o.valid.eq(beats.valid & ~ends.over),
+            beats.ready.eq(self.o.ready & ~ends.over), ends.step.eq(self.o.valid & self.o.ready),
+            ends.given.eq(generator.ended), ends.total.eq(generator.beats),
+            self.ended.eq(self.o.ready & (ends.over | beats.valid & ends.last)), ends.taken.eq(self.ended),
+            self.busy.eq(generator.busy | ends.under_way)]
         return m

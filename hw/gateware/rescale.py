@@ -54,7 +54,7 @@ class Rescale(wiring.Component):
         acc (0): `lanes` signed 24-bit numbers, lane 0 lowest.
         bias, negate, shift (0): of the channel; `shift` is biased: 0..31 stand for -8..23.
         shortcut (`SHORTCUT_CYCLE` = 3): `lanes` signed 16-bit numbers.
-        add, direct, mask (static): mask has one bit per lane.
+        add (`SHORTCUT_CYCLE`); direct, mask (`latency` - 1): mask has one bit per lane.
         residual, plane (`latency` = 5): `lanes` signed numbers of 16 and 8 bits, 0 in lanes outside of `mask`.
         value (`latency`): `lanes` signed 26-bit numbers.
     """

@@ -1,50 +1,106 @@
-"""Row load engine: DDR -> row buffers (LOAD_WEIGHTS: weights, chunk headers, parameters; LOAD_SHORTCUT: items).
+"""Row load engine: DDR -> row buffers (weights, chunk headers, parameters) and residual buffer.
 
-    instruction --> TransferReader --> beats --> (row, slot) of the target buffer
+    instruction --> TransferReader --> beats --> register --> row buffer of the target
+                                                    '-------> ItemAssembler --> residual buffer     (LOAD_SHORTCUT)
+
+The requests of an instruction follow those of the one before at once; target and first row wait in a queue for its
+beats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from amaranth.hdl import Module, Signal
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import Out
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Member, Out
+from amaranth.utils import ceil_log2
 
 from spikeloom.config import MachineConfig
 
 from ..isa import Opcode, Target
 from .axi import ReadClient, ReadClientInterface
+from .buffers import ROW_BITS, SLOT_BITS, row_write
 from .engine import EngineControl, engine_members, region_address
 from .instruction import body_layout
 from .reader import TransferReader
+from .sequencer import IN_FLIGHT
 from .transfer import assign_transfer
 
-ROW_BITS = 16
+WEIGHT_OPCODES = (Opcode.LOAD_WEIGHTS, Opcode.LOAD_WEIGHTS_B)
+ITEMS = len(Target)
+"""Number of the residual buffer, after those of `Target`."""
 
 
 def row_beats(config: MachineConfig, opcode: Opcode) -> Mapping[int, int]:
-    """Target buffer number -> beats per row, for LOAD_WEIGHTS and LOAD_SHORTCUT.
+    """Target buffer number -> beats per row, for LOAD_WEIGHTS, LOAD_WEIGHTS_B and LOAD_SHORTCUT.
 
     Raises:
         ValueError: Another opcode.
     """
-    if opcode is Opcode.LOAD_WEIGHTS:
+    if opcode in WEIGHT_OPCODES:
         return {Target.WEIGHTS: config.weight_row_bytes // config.beat_bytes,
                 Target.CHUNKS: config.chunk_header_beats, Target.PARAMETERS: config.parameter_beats}
     if opcode is Opcode.LOAD_SHORTCUT:
-        return {0: config.residual_beats}
-    raise ValueError(f"`opcode` must be LOAD_WEIGHTS or LOAD_SHORTCUT, not `{opcode!r}`")
+        return {ITEMS: config.residual_beats}
+    raise ValueError(f"`opcode` must be LOAD_WEIGHTS, LOAD_WEIGHTS_B or LOAD_SHORTCUT, not `{opcode!r}`")
+
+
+def load_members(config: MachineConfig) -> dict[str, Member]:
+    """Load port of the `ResidualBuffer`, seen from the engine."""
+    return {"load_valid": Out(1), "load_row": Out(ceil_log2(config.residual_depth)),
+            "load_data": Out(config.residual_beats * config.beat_bits), "load_ready": In(1)}
+
+
+class ItemAssembler(wiring.Component):
+    """Collects the beats of an item for the residual buffer, which is written by whole items.
+
+    Ports: `i` (stream of `row_write`; slots rise from 0), `load_valid`, `load_row`, `load_data`, `load_ready`: see
+    `ResidualBuffer`. The beat of the last slot completes an item.
+
+    Throughput: one beat per cycle, unless an item waits.
+    """
+
+    i: stream.Interface
+    load_valid: Signal
+    load_row: Signal
+    load_data: Signal
+    load_ready: Signal
+
+    def __init__(self, config: MachineConfig) -> None:
+        self.config = config
+        super().__init__({
+            "i": In(stream.Signature(row_write(config.beat_bits))), **load_members(config)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        beat = self.i.payload
+        m.d.comb += self.i.ready.eq(~self.load_valid | self.load_ready)
+        with m.If(self.i.ready):
+            m.d.sync += self.load_valid.eq(self.i.valid & (beat.slot == self.config.residual_beats - 1))
+        slots = []
+        for number in range(self.config.residual_beats):
+            slots.append(slot := Signal(self.config.beat_bits, name=f"slot{number}", reset_less=True))
+            with m.If(self.i.valid & self.i.ready & (beat.slot == number)):
+                m.d.sync += slot.eq(beat.data)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += self.load_row.eq(beat.row)
+        m.d.comb += self.load_data.eq(Cat(*slots))
+        return m
 
 
 class RowLoadEngine(wiring.Component):
-    """Executes LOAD_WEIGHTS or LOAD_SHORTCUT, whichever `opcode` says.
+    """Executes LOAD_WEIGHTS (`opcodes` is that), or LOAD_SHORTCUT and LOAD_WEIGHTS_B (`opcodes` are those two).
 
-    Ports: those of `engine_members`; `reads` (`ReadClient`); to `RowBuffer`s `write_en` (bit per target), `write_row`
-    (16), `write_slot`, `write_data` (all registers). The first beat goes to slot 0 of the first row, the next to the
-    next slot, after the last slot to the next row. Beats for an unknown target are read and dropped.
+    Ports: those of `engine_members`; `reads` (`ReadClient`); `target0`, ...: for each `Target` a stream of `row_write`,
+    to a writer of a `RowBuffer`; with LOAD_SHORTCUT also the load port of the `ResidualBuffer`. The first beat goes to
+    slot 0 of the first row, the next to the next slot, after the last slot to the next row. Beats for an unknown
+    target are read and dropped, and so are those of a last item that is not whole.
 
-    Throughput: one beat per cycle.
+    Throughput: one beat per cycle, also from one instruction to the next, unless a buffer makes it wait.
+
+    Raises:
+        ValueError: Other opcodes.
     """
 
     i: stream.Interface
@@ -53,18 +109,26 @@ class RowLoadEngine(wiring.Component):
     error: Signal
     bases: Signal
     reads: ReadClientInterface
-    write_en: Signal
-    write_row: Signal
-    write_slot: Signal
-    write_data: Signal
+    load_valid: Signal
+    load_ready: Signal
 
-    def __init__(self, config: MachineConfig, opcode: Opcode) -> None:
-        self.config, self.opcode = config, opcode
-        self.row_beats = row_beats(config, opcode)
+    def __init__(self, config: MachineConfig, *opcodes: Opcode) -> None:
+        if opcodes not in ((Opcode.LOAD_WEIGHTS,), (Opcode.LOAD_SHORTCUT, Opcode.LOAD_WEIGHTS_B)):
+            raise ValueError(f"`opcodes` must be LOAD_WEIGHTS or LOAD_SHORTCUT, LOAD_WEIGHTS_B, not `{opcodes!r}`")
+        self.config = config
+        self.takes_items = Opcode.LOAD_SHORTCUT in opcodes
+        self.row_beats = {**row_beats(config, Opcode.LOAD_WEIGHTS),
+                          **(row_beats(config, Opcode.LOAD_SHORTCUT) if self.takes_items else {})}
+        beats = stream.Signature(row_write(config.beat_bits))
         super().__init__({
-            **engine_members(), "reads": Out(ReadClient(config)), "write_en": Out(len(self.row_beats)),
-            "write_row": Out(ROW_BITS), "write_slot": Out(range(max(self.row_beats.values()))),
-            "write_data": Out(config.beat_bits)})
+            **engine_members(), "reads": Out(ReadClient(config)),
+            **{f"target{target}": Out(beats) for target in Target},
+            **(load_members(config) if self.takes_items else {})})
+
+    @property
+    def targets(self) -> list[stream.Interface]:
+        """Ports `target0`, ..."""
+        return [getattr(self, f"target{target}") for target in Target]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -72,39 +136,77 @@ class RowLoadEngine(wiring.Component):
         m.submodules.reader = reader = TransferReader(self.config)
         wiring.connect(m, wiring.flipped(self.i), control.i)
         wiring.connect(m, reader.reads, wiring.flipped(self.reads))
+        items = Signal()
+        if self.takes_items:
+            m.d.comb += items.eq(control.o.payload.opcode == Opcode.LOAD_SHORTCUT)
+        outputs = [*self.targets, *([self._assembler(m)] if self.takes_items else [])]
+        stalled = Cat(output.valid & ~output.ready for output in outputs).any()
         m.d.comb += [
             self.done.eq(control.done), self.busy.eq(control.busy), self.error.eq(self.reads.error),
-            reader.i.valid.eq(control.start), control.finished.eq(~reader.busy)]
-        body = data.View(body_layout(self.opcode), control.body)
-        self._request(m, reader.i.payload, body)
-        self._write(m, reader.o, control.start, body)
+            reader.i.valid.eq(control.o.valid), control.o.ready.eq(reader.i.ready), reader.o.ready.eq(~stalled)]
+        self._request(m, reader.i.payload, control.o.payload.body, items)
+        target = self._targets(m, reader, control.o.payload.body, items)
+        written = self._write(m, reader, outputs, target)
+        m.d.comb += control.ended.eq(self._in_order(m, written) if self.takes_items else written)
         return m
 
-    def _request(self, m: Module, transfer: data.View, body: data.View) -> None:
-        if self.opcode is Opcode.LOAD_SHORTCUT:
-            m.d.comb += assign_transfer(transfer, body, self.bases)
-        else:
-            m.d.comb += [
-                transfer.address.eq(region_address(self.bases, body.region, body.offset)),
-                transfer.run.eq(body.beats), transfer.count1.eq(1), transfer.count2.eq(1)]
+    def _assembler(self, m: Module) -> stream.Interface:
+        """Add the assembler of the items; returns its input."""
+        m.submodules.assembler = assembler = ItemAssembler(self.config)
+        for name, member in load_members(self.config).items():
+            inner, outer = getattr(assembler, name), getattr(self, name)
+            m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+        return assembler.i
 
-    def _write(self, m: Module, beats: stream.Interface, start: Signal, body: data.View) -> None:
-        """Beats to the row buffers through a register; counts slots and rows."""
-        row, slot = Signal(ROW_BITS), Signal.like(self.write_slot)
-        target, last_slot = Signal(range(max(self.row_beats) + 1)), Signal.like(slot)
-        first_row = body.item if self.opcode is Opcode.LOAD_SHORTCUT else body.row
-        if self.opcode is Opcode.LOAD_WEIGHTS:
-            m.d.comb += target.eq(body.target)
-        m.d.comb += beats.ready.eq(1)
-        m.d.sync += [self.write_en.eq(0), self.write_row.eq(row), self.write_slot.eq(slot),
-                     self.write_data.eq(beats.payload)]
-        for number, count in self.row_beats.items():
-            with m.If(target == number):
-                m.d.comb += last_slot.eq(count - 1)
-                m.d.sync += self.write_en[number].eq(beats.valid)
-        with m.If(start):
-            m.d.sync += [row.eq(first_row), slot.eq(0)]
-        with m.Elif(beats.valid):
+    def _in_order(self, m: Module, written: Value) -> Signal:
+        """`written`, held back while an item waits for the residual buffer: it may be the last one before."""
+        held, ended = Signal(range(IN_FLIGHT + 1)), Signal()
+        m.d.comb += ended.eq((held != 0) & ~(self.load_valid & ~self.load_ready))
+        m.d.sync += held.eq(held + written - ended)
+        return ended
+
+    def _request(self, m: Module, transfer: data.View, body: Signal, items: Signal) -> None:
+        weights = data.View(body_layout(Opcode.LOAD_WEIGHTS), body)
+        with m.If(items):
+            m.d.comb += assign_transfer(transfer, data.View(body_layout(Opcode.LOAD_SHORTCUT), body), self.bases)
+        with m.Else():
+            m.d.comb += [
+                transfer.address.eq(region_address(self.bases, weights.region, weights.offset)),
+                transfer.run.eq(weights.beats), transfer.count1.eq(1), transfer.count2.eq(1)]
+
+    def _targets(self, m: Module, reader: TransferReader, body: Signal, items: Signal) -> data.View:
+        """Buffer and first row of the instruction whose beats come, kept since its transfer was given."""
+        weights, shortcut = (data.View(body_layout(op), body) for op in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_SHORTCUT))
+        layout = data.StructLayout({"items": 1, "target": len(weights.target), "row": ROW_BITS})
+        m.submodules.targets_given = targets = fifo.SyncFIFO(width=layout.size, depth=IN_FLIGHT)
+        given = data.View(layout, targets.w_data)
+        m.d.comb += [
+            targets.w_en.eq(reader.i.valid & reader.i.ready), targets.r_en.eq(reader.ended), given.items.eq(items),
+            given.target.eq(weights.target), given.row.eq(Mux(items, shortcut.item, weights.row))]
+        return data.View(layout, targets.r_data)
+
+    def _write(self, m: Module, reader: TransferReader, outputs: list[stream.Interface], target: data.View) -> Value:
+        """Beats to the buffers through a register; counts slots and rows.
+
+        Returns a pulse: the register held the end of an instruction, and that was taken.
+        """
+        beats = reader.o
+        rows, slot, last_slot = Signal(ROW_BITS), Signal(SLOT_BITS), Signal(SLOT_BITS)
+        held, last = Signal(row_write(self.config.beat_bits)), Signal()
+        with m.If(beats.ready):
+            m.d.sync += [held.row.eq(target.row + rows), held.slot.eq(slot), held.data.eq(beats.payload),
+                         last.eq(reader.ended)]
+        for number, output in enumerate(outputs):
+            chosen = target.items if number == ITEMS else ~target.items & (target.target == number)
+            m.d.comb += output.payload.eq(held)
+            with m.If(chosen):
+                m.d.comb += last_slot.eq(self.row_beats[number] - 1)
+            with m.If(beats.ready):
+                m.d.sync += output.valid.eq(beats.valid & chosen)
+        with m.If(reader.ended):
+            m.d.sync += [rows.eq(0), slot.eq(0)]
+        with m.Elif(beats.valid & beats.ready):
             m.d.sync += slot.eq(slot + 1)
             with m.If(slot == last_slot):
-                m.d.sync += [slot.eq(0), row.eq(row + 1)]
+                m.d.sync += [slot.eq(0), rows.eq(rows + 1)]
+        return last & beats.ready

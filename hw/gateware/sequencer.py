@@ -3,6 +3,8 @@
     program -> fetch (512 bits, CRC) -> decode -> queue[engine] -> issue[engine] -> engine
                                                        issue waits for tokens, signals at `done`
 
+An engine may take its next instruction before the one before is done; `done` comes once per instruction, in order.
+
 See `spikeloom.hw.isa` for the instruction format and the meaning of tokens.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
@@ -28,9 +30,12 @@ ENGINES = len(Engine)
 QUEUED = tuple(e for e in Engine if e is not Engine.SEQUENCER)
 """Engines with a queue; END runs in the sequencer itself."""
 
-QUEUE_DEPTH = 4
+QUEUE_DEPTH = 16
 FETCH_AHEAD = 4
 """Instructions requested ahead of the decoder."""
+
+IN_FLIGHT = 4
+"""Instructions that an engine may have taken and not finished."""
 
 INDEX_BITS = 24
 
@@ -120,8 +125,12 @@ class InstructionQueue(wiring.Component):
 
     Ports: `i_*` from the decoder (`i_valid`, `i_ready`, `i_word`: an instruction, `i_index`); `available` (one bit per
     producer) and `take` (tokens taken, pulse); `put` (one bit per consumer, pulse at completion); to the engine
-    `o_valid`, `o_ready`, `o_opcode`, `o_body`, and back `done`. `executing`: one is in the engine, `blocked`: one
-    waits for tokens; `index`: the instruction at the head. `empty`: nothing queued or executing.
+    `o_valid`, `o_ready`, `o_opcode`, `o_body` (they stand until `o_ready`), and back `done` (pulse, once per
+    instruction and in order, at the earliest in the cycle after `o_ready`). `executing`: one is offered or in the
+    engine, `blocked`: none is, and one waits for tokens; `index`: the oldest instruction that is not done. `empty`:
+    nothing queued or executing.
+
+    The engine has at most `IN_FLIGHT` instructions; after one is taken the next is offered 2 cycles later.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -144,25 +153,35 @@ class InstructionQueue(wiring.Component):
             entry.opcode.eq(self.i_word[:8]), entry.wait.eq(self.i_word[8:16]), entry.signal.eq(self.i_word[16:24]),
             entry.index.eq(self.i_index), entry.body.eq(self.i_word[BODY_LOW:BODY_LOW + bits]),
             queue.w_data.eq(entry.as_value()), queue.w_en.eq(self.i_valid), self.i_ready.eq(queue.w_rdy),
-            self.o_opcode.eq(head.opcode), self.o_body.eq(head.body), self.index.eq(head.index)]
-        m.d.comb += self.empty.eq(~queue.r_rdy)
-        with m.FSM():
+            self.o_opcode.eq(head.opcode), self.o_body.eq(head.body)]
+        issued = Signal(name="issued")
+        running, room = self._running(m, issued, head)
+        satisfied = (head.wait & ~self.available) == 0
+        with m.FSM() as fsm:
             with m.State("WAIT"):
-                satisfied = (head.wait & ~self.available) == 0
-                m.d.comb += self.blocked.eq(queue.r_rdy & ~satisfied)
                 with m.If(queue.r_rdy & satisfied):
                     m.d.comb += self.take.eq(head.wait)
                     m.next = "OFFER"
             with m.State("OFFER"):
-                m.d.comb += [self.o_valid.eq(1), self.executing.eq(1)]
-                with m.If(self.o_ready):
-                    m.next = "EXECUTE"
-            with m.State("EXECUTE"):
-                m.d.comb += self.executing.eq(1)
-                with m.If(self.done):
-                    m.d.comb += [self.put.eq(head.signal), queue.r_en.eq(1)]
+                m.d.comb += [self.o_valid.eq(room), issued.eq(room & self.o_ready), queue.r_en.eq(issued)]
+                with m.If(issued):
                     m.next = "WAIT"
+            m.d.comb += [
+                self.executing.eq(running | fsm.ongoing("OFFER")), self.empty.eq(~queue.r_rdy & ~running),
+                self.blocked.eq(queue.r_rdy & ~satisfied & ~self.executing)]
         return m
+
+    def _running(self, m: Module, issued: Signal, head: Any) -> tuple[Value, Value]:
+        """What the engine has taken: signals the oldest at `done`. Returns (there is one, there is room for one)."""
+        layout = data.StructLayout({"signal": ENGINES, "index": INDEX_BITS})
+        m.submodules.running = taken = fifo.SyncFIFO(width=layout.size, depth=IN_FLIGHT)
+        oldest = data.View(layout, taken.r_data)
+        m.d.comb += [
+            taken.w_data.eq(Cat(head.signal, head.index)), taken.w_en.eq(issued), taken.r_en.eq(self.done),
+            self.index.eq(Mux(taken.r_rdy, oldest.index, head.index))]
+        with m.If(self.done):
+            m.d.comb += self.put.eq(oldest.signal)
+        return taken.r_rdy, taken.w_rdy
 
 
 class Sequencer(wiring.Component):
@@ -172,7 +191,8 @@ class Sequencer(wiring.Component):
     per queued engine e (lower-case name): `<e>_valid`, `<e>_ready`, `<e>_opcode`, `<e>_body` to the engine, `<e>_done`
     back. `ended`: END was reached, its tokens taken and every queue is empty (level). `error` (pulse), `error_code`,
     `error_engine`, `error_index`: bad instruction or semaphore overflow. `executing`, `blocked` (one bit per engine),
-    `indices` (head instruction of every engine, INDEX_BITS each), `finished` (pulse per finished instruction).
+    `indices` (oldest unfinished instruction of every engine, INDEX_BITS each), `finished` (pulse: an instruction
+    finished).
 
     A queue that is full holds the fetch up; since waits point backwards in program order this cannot deadlock.
     """

@@ -12,7 +12,8 @@ them are instances of it. Shared components may contain shared components.
 
 A shared component depends on its constructor arguments only, has the clock domain `sync` at most, and is left alone
 by its parent but for its ports. Its clock and reset are those of the parent. Amaranth's `ResetInserter` does not reach
-into an instance; the one from here does and must be used instead, also around parents of shared components.
+into an instance; the one from here does and must be used instead, also around parents of shared components. An
+`EnableInserter` can't reach into one either: the one from here refuses.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from amaranth.lib.wiring import In
 
 from .fast_rtlil import convert
 
-__all__ = ["ResetInserter", "shared", "to_rtlil"]
+__all__ = ["EnableInserter", "ResetInserter", "shared", "to_rtlil"]
 
 _ComponentClass = TypeVar("_ComponentClass", bound="type[Any]")
 _PORT = re.compile(r"^  wire width \d+ (?:input|output) \d+ .*\\(\S+)$", re.M)
@@ -88,6 +89,16 @@ class ResetInserter(hdl.ResetInserter):
             if "sync" in controls:
                 inserted.ports["rst"] = (inserted.ports["rst"][0] | controls["sync"], "i")
         return inserted
+
+
+class EnableInserter(hdl.EnableInserter):
+    """Amaranth's `EnableInserter`; an error if there is a shared component inside, whose state it would not hold."""
+
+    def on_fragment(self, fragment: Any) -> Any:
+        library = _library.get()
+        if library is not None and library.owns(getattr(fragment, "type", None)):
+            raise TypeError(f"EnableInserter around the shared component {fragment.type}: give it an enable of its own")
+        return super().on_fragment(fragment)
 
 
 @dataclass(frozen=True)

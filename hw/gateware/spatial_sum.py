@@ -42,10 +42,9 @@ class SpatialSum(wiring.Component):
         pixel_bits: log2 of the most pixels that a word has in one instruction.
 
     Ports (cycle relative to the value):
-        ahead_word (-1): word, one cycle ahead. Words of one instruction differ.
+        ahead_word, pool, fresh (-1): of the item, one cycle ahead. Words of one instruction differ.
         valid, first, last (0): an item; the first and last pixel of a word.
         value (0): `lanes` signed 26-bit numbers; with `pool` 16 bits are expected.
-        pool, fresh (static).
         sum (`latency` = 2): `lanes` signed 28-bit numbers.
     """
 
@@ -82,14 +81,15 @@ class SpatialSum(wiring.Component):
         read, write = sums.read_port(domain="comb"), sums.write_port()
         m.d.comb += read.addr.eq(self.ahead_word)
         kept = register(m, Mux(self.pool & ~self.fresh, read.data, 0), "kept")
-        restart = self.first | ~self.pool
+        pool = register(m, self.pool, "pool_now")
+        restart = self.first | ~pool
         totals = [self._total(m, lane, restart, kept) for lane in range(self.lanes)]
         for lane, total in enumerate(totals):
             m.d.comb += self.sum.word_select(lane, SUM_BITS).eq(register(m, saturated(total, SUM_BITS), f"sum{lane}"))
         m.d.comb += [
             write.data.eq(self.sum),
             write.addr.eq(delayed(m, self.ahead_word, 1 + self.latency, "word")),
-            write.en.eq(delayed_flag(m, self.valid & self.last & self.pool, self.latency, "store")[-1])]
+            write.en.eq(delayed_flag(m, self.valid & self.last & pool, self.latency, "store")[-1])]
         return m
 
     def _total(self, m: Module, lane: int, restart, kept: Signal) -> Signal:

@@ -1,4 +1,4 @@
-"""Store engine: output streams of the units -> DDR (STORE, STORE_RESIDUAL).
+"""Store engine: streams of beats -> DDR (STORE; also the second half of STORE_RESIDUAL).
 
     source<n> --------------------> beat FIFO ----> WriteClient.data
     instruction --> generator ----> burst FIFO ---> WriteClient.request      (a burst enters with its last beat)
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,23 +14,21 @@ from spikeloom.config import MachineConfig
 
 from ..isa import Opcode
 from .axi import BURST, LENGTH_BITS, MAX_BEATS, WriteClient, WriteClientInterface
-from .engine import EngineControl, engine_members
+from .engine import EndQueue, EngineControl, engine_members
 from .instruction import body_layout
 from .transfer import TransferGenerator, assign_transfer
 
 QUEUED_BURSTS = 8
-WAITING_BITS = 8
-"""Holds the bursts without a response: those queued and those that a port has outstanding."""
-
 
 class StoreEngine(wiring.Component):
-    """Executes STORE and STORE_RESIDUAL (whose body is that of STORE with source 0).
+    """Executes STORE.
 
-    Ports: those of `engine_members`; `writes` (`WriteClient`); `source0`, ...: streams of beats. An instruction takes
-    exactly the beats of its transfer from the source that it names, none from the others; a source that does not
-    exist gives nothing for ever. `done` comes after the response of the last burst.
+    Ports: those of `engine_members`; `writes` (`WriteClient`); `source0`, ...: streams of beats; `wants`: beats of an
+    accepted instruction are still to be taken. An instruction takes exactly the beats of its transfer from the source
+    that it names (with one source: from that), none from the others. `done` comes after the response of its last burst.
 
-    Throughput: one beat per cycle, up to `depth` beats ahead of the port.
+    Throughput: one beat per cycle, up to `depth` beats ahead of the port. The beats of the next instruction follow
+    while responses are awaited, after two cycles unless the last burst takes longer than that.
     """
 
     i: stream.Interface
@@ -39,6 +37,7 @@ class StoreEngine(wiring.Component):
     error: Signal
     bases: Signal
     writes: WriteClientInterface
+    wants: Signal
 
     def __init__(self, config: MachineConfig, sources: int, *, depth: int = 64) -> None:
         if not 1 <= sources <= 2:
@@ -47,7 +46,7 @@ class StoreEngine(wiring.Component):
             raise ValueError(f"`depth` must be at least {2 * MAX_BEATS}, not `{depth!r}`")
         self.config, self.source_count, self.depth = config, sources, depth
         super().__init__({
-            **engine_members(), "writes": Out(WriteClient(config)),
+            **engine_members(), "writes": Out(WriteClient(config)), "wants": Out(1),
             **{f"source{i}": In(stream.Signature(config.beat_bits)) for i in range(sources)}})
 
     @property
@@ -60,37 +59,43 @@ class StoreEngine(wiring.Component):
         m.submodules.control = control = EngineControl()
         m.submodules.generator = generator = TransferGenerator(self.config)
         wiring.connect(m, wiring.flipped(self.i), control.i)
-        body = data.View(body_layout(Opcode.STORE), control.body)
+        body = data.View(body_layout(Opcode.STORE), control.o.payload.body)
+        # The last burst of the transfer before may still be collected: it has its source with it.
         m.d.comb += [
-            self.done.eq(control.done), self.busy.eq(control.busy), self.error.eq(self.writes.error),
-            generator.i.valid.eq(control.start), *assign_transfer(generator.i.payload, body, self.bases)]
-        waiting = Signal(WAITING_BITS)
-        begun = self._collect(m, generator.o, body.source)
-        m.d.sync += waiting.eq(waiting + begun - self.writes.response)
-        m.d.comb += control.finished.eq(~generator.busy & ~waiting.any())
+            self.done.eq(control.done), self.busy.eq(control.busy), control.o.ready.eq(~generator.busy),
+            generator.i.valid.eq(control.o.valid & control.o.ready),
+            *assign_transfer(generator.i.payload, body, self.bases)]
+        m.d.sync += self.error.eq(self.writes.error)  # with the `done` that follows from the response, or before
+        source = Signal.like(body.source)
+        with m.If(control.o.valid & control.o.ready):
+            m.d.sync += source.eq(body.source)
+        left = self._collect(m, generator.o, source)
+        m.d.comb += self.wants.eq(control.o.valid | generator.busy | (left != 0))
+        m.submodules.ends = ends = EndQueue()
+        m.d.comb += [
+            ends.given.eq(generator.ended), ends.total.eq(generator.bursts), ends.step.eq(self.writes.response),
+            control.ended.eq(ends.over | ends.last & ends.step), ends.taken.eq(control.ended)]
         return m
 
-    def _collect(self, m: Module, bursts: stream.Interface, source: Value) -> Signal:
-        """Beats of burst after burst into the FIFOs; returns the pulse 'one was taken from `bursts`'."""
+    def _collect(self, m: Module, bursts: stream.Interface, given: Signal) -> Signal:
+        """Beats of burst after burst into the FIFOs; `given`: the source of `bursts`. Returns the beats left of one."""
         m.submodules.beats = beats = fifo.SyncFIFOBuffered(width=self.config.beat_bits, depth=self.depth)
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=BURST.size, depth=QUEUED_BURSTS)
         self._hand_over(m, beats, queue)
-        left, begun, last, room = Signal(LENGTH_BITS), Signal(), Signal(), Signal()
+        left, last, room = Signal(LENGTH_BITS), Signal(), Signal()
+        burst, source = Signal(BURST), Signal.like(given)
         m.d.comb += [
             last.eq(left == 1), room.eq(beats.w_rdy & (left != 0) & (~last | queue.w_rdy)),
-            queue.w_en.eq(beats.w_en & last), bursts.ready.eq((left == 0) | queue.w_en),
-            begun.eq(bursts.valid & bursts.ready)]
+            queue.w_en.eq(beats.w_en & last), bursts.ready.eq((left == 0) | queue.w_en), queue.w_data.eq(burst)]
         for number, giver in enumerate(self.sources):
-            with m.If(source == number):
+            with m.If((source == number) | (self.source_count == 1)):
                 m.d.comb += [
                     giver.ready.eq(room), beats.w_en.eq(giver.valid & room), beats.w_data.eq(giver.payload)]
         with m.If(beats.w_en):
             m.d.sync += left.eq(left - 1)
-        burst = Signal(BURST)
-        m.d.comb += queue.w_data.eq(burst)
-        with m.If(begun):
-            m.d.sync += [burst.eq(bursts.payload), left.eq(bursts.payload.length)]
-        return begun
+        with m.If(bursts.valid & bursts.ready):
+            m.d.sync += [burst.eq(bursts.payload), left.eq(bursts.payload.length), source.eq(given)]
+        return left
 
     def _hand_over(self, m: Module, beats: fifo.SyncFIFOBuffered, queue: fifo.SyncFIFOBuffered) -> None:
         """FIFOs to the port."""

@@ -23,7 +23,17 @@ from amaranth.utils import exact_log2
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
 from .shared import shared
-from .tables import ENTRY_BITS, LookupTable, add_tree, unpack_bits, write_members
+from .tables import (
+    ENTRY_BITS,
+    LookupTable,
+    add_trees,
+    is_late,
+    registered_write,
+    trees_latency,
+    unpack_bits,
+    write_delay,
+    write_members,
+)
 
 __all__ = ["TableEngine", "TableLane"]
 
@@ -33,7 +43,6 @@ class TableLane(wiring.Component):
     """The tables and adder trees of one lane; ports as `TableEngine`, of one lane.
 
     `word` bit i is input i. `sums` holds Po values of `sum_bits` bits, output 0 lowest.
-    Latency: 2 + log2(groups).
     """
 
     word: Signal
@@ -55,7 +64,7 @@ class TableLane(wiring.Component):
 
     @property
     def latency(self) -> int:
-        return 1 + LookupTable.latency + exact_log2(self.config.groups)
+        return 1 + LookupTable.latency + trees_latency(self.config, self.config.groups)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -64,8 +73,10 @@ class TableLane(wiring.Component):
         word, half, write_table = Signal.like(self.word), Signal(), Signal()
         entry, data = Signal.like(self.write_entry), Signal.like(self.write_data)
         enables = Signal(config.groups // config.load_groups)
-        m.d.sync += [word.eq(self.word), half.eq(self.half)]
-        m.d.sync += [entry.eq(self.write_entry), write_table.eq(self.write_table), data.eq(self.write_data)]
+        late_word, late_half = Signal.like(self.word), Signal()
+        m.d.sync += [word.eq(self.word), half.eq(self.half), late_word.eq(word), late_half.eq(half)]
+        with m.If(self.write_en):
+            m.d.sync += [entry.eq(self.write_entry), write_table.eq(self.write_table), data.eq(self.write_data)]
         for batch, enable in enumerate(enables):
             m.d.sync += enable.eq(self.write_en & (self.write_batch == batch))
 
@@ -73,19 +84,19 @@ class TableLane(wiring.Component):
         for group in range(config.groups):
             m.submodules[f"group{group}"] = lookup = LookupTable(width=width)
             batch, slot = divmod(group, config.load_groups)
+            late = is_late(config, group, config.groups)
             m.d.comb += [
-                lookup.index.eq(word.word_select(group, GROUP_INPUTS)),
-                lookup.half.eq(half),
+                lookup.index.eq((late_word if late else word).word_select(group, GROUP_INPUTS)),
+                lookup.half.eq(late_half if late else half),
                 lookup.write_en.eq(enables[batch]),
                 lookup.write_entry.eq(entry),
                 lookup.write_table.eq(write_table),
                 lookup.write_data.eq(data.word_select(slot, width)),
             ]
             values.append(lookup.value)
-        sums = []
-        for output in range(config.outputs):
-            entries = [value.word_select(output, ENTRY_BITS).as_signed() for value in values]
-            sums.append(add_tree(m, entries, f"sum{output}"))
+        trees = [
+            [value.word_select(output, ENTRY_BITS).as_signed() for value in values] for output in range(config.outputs)]
+        sums = add_trees(m, config, trees, "sum")
         m.d.comb += self.sums.eq(Cat(sums))
         return m
 
@@ -103,8 +114,8 @@ class TableEngine(wiring.Component):
         sums: Po x Pt signed values of `sum_bits` bits, value `o * Pt + t` at bit `(o * Pt + t) * sum_bits`.
         sums_valid: `valid`, `latency` cycles later.
 
-    Handshake: none; a position per cycle, no stalls. A write is seen by the positions of later cycles, not by one
-    in the same cycle. Latency: 3 + log2(groups). Sums cannot overflow.
+    Handshake: none; a position per cycle, no stalls. A write is seen by the positions from the second cycle after it
+    on, not by one in the same cycle. Sums cannot overflow. Latency: 3 + log2(groups), with `adder` "dsp" one more.
     """
 
     words: Signal
@@ -144,10 +155,9 @@ class TableEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        half, write_en, write_table = Signal(), Signal(), Signal()
-        batch, entry, data = (Signal.like(s) for s in (self.write_batch, self.write_entry, self.write_data))
-        m.d.sync += [half.eq(self.half), write_en.eq(self.write_en), write_table.eq(self.write_table)]
-        m.d.sync += [batch.eq(self.write_batch), entry.eq(self.write_entry), data.eq(self.write_data)]
+        half = Signal()
+        m.d.sync += half.eq(self.half)
+        write = registered_write(m, self, stages=1 + write_delay(config, config.groups))
         for t, lane in enumerate(self._lanes):
             m.submodules[f"lane{t}"] = lane
             word = Signal(config.inputs, name=f"word{t}")
@@ -155,11 +165,7 @@ class TableEngine(wiring.Component):
             m.d.comb += [
                 lane.word.eq(word),
                 lane.half.eq(half),
-                lane.write_en.eq(write_en),
-                lane.write_table.eq(write_table),
-                lane.write_batch.eq(batch),
-                lane.write_entry.eq(entry),
-                lane.write_data.eq(data),
+                *(getattr(lane, name).eq(value) for name, value in write.items()),
             ]
         m.d.comb += self.sums.eq(
             Cat(lane.sums.word_select(o, self.sum_bits) for o in range(config.outputs) for lane in self._lanes)

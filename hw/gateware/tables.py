@@ -1,23 +1,31 @@
-"""Parts that the table engine and the depthwise unit share: one lookup table and the registered adder tree.
+"""Parts that the table engine and the depthwise unit share: one lookup table and the registered adder trees.
 
 A **table** holds, for four inputs of one or more outputs, the 16 sums of the weights that four spikes select. It is
 a LUTRAM of 32 rows, two halves of 16: the engine reads one half while the loader fills the other.
+
+An **adder tree** sums the values of all tables of an output. With `MachineConfig.adder == "dsp"` its first two levels
+are DSP slices, four tables at a time, of which the third and fourth (`is_late`) are looked up a cycle later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Shape, Signal, Value
+from amaranth.hdl import Cat, Module, Shape, Signal, Value, ValueLike
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Member, Out
+from amaranth.utils import exact_log2
 
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
+from . import simd_adder
 from .shared import shared
 
-__all__ = ["ENTRIES", "ENTRY_BITS", "LookupTable", "add_tree", "unpack_bits", "write_members"]
+__all__ = [
+    "ENTRIES", "ENTRY_BITS", "LookupTable", "add_tree", "add_trees", "is_late", "registered_write", "trees_latency",
+    "unpack_bits", "write_delay", "write_members"]
 
 ENTRIES = 1 << GROUP_INPUTS
 """Entries of one half of a table."""
@@ -101,6 +109,65 @@ def add_tree(m: Module, operands: Sequence[Value], name: str) -> Value:
             sums.append(register)
         operands, level = sums, level + 1
     return operands[0]
+
+
+def is_late(config: MachineConfig, group: int, groups: int) -> bool:
+    """Table `group` of `groups` is looked up a cycle after the others."""
+    return _on_dsp(config, groups) and group % simd_adder.OPERANDS >= simd_adder.OPERANDS // 2
+
+
+def write_delay(config: MachineConfig, groups: int) -> int:
+    """Cycles by which writes are delayed, so that a late look-up sees no write that comes with it."""
+    return int(_on_dsp(config, groups))
+
+
+def registered_write(m: Module, unit: Any, *, stages: int) -> dict[str, Signal]:
+    """The write port of `unit` (`write_members`), registered `stages` times; between writes only `write_en` changes."""
+    port: dict[str, Signal] = {name: getattr(unit, name) for name in write_members(unit.config)}
+    for stage in range(stages):
+        later = {name: Signal.like(signal, name=f"{name}{stage}") for name, signal in port.items()}
+        m.d.sync += later["write_en"].eq(port["write_en"])
+        with m.If(port["write_en"]):
+            m.d.sync += [later[name].eq(signal) for name, signal in port.items() if name != "write_en"]
+        port = later
+    return port
+
+
+def trees_latency(config: MachineConfig, groups: int) -> int:
+    """Cycles that `add_trees` takes for `groups` operands."""
+    if not _on_dsp(config, groups):
+        return exact_log2(groups)
+    return simd_adder.LATENCY + exact_log2(groups // simd_adder.OPERANDS)
+
+
+def add_trees(
+    m: Module, config: MachineConfig, trees: Sequence[Sequence[Value]], name: str, *, enable: ValueLike = 1
+) -> list[Value]:
+    """Signed sums of several trees, each of the same power of two of table entries.
+
+    Operand g of every tree comes a cycle later than the others if `is_late`. Takes `trees_latency` cycles, counted from
+    the early ones. DSP slices hold while `enable` is low (for the rest there is Amaranth's `EnableInserter`).
+    """
+    if _on_dsp(config, len(trees[0])):
+        trees = _first_levels(m, trees, name, enable)
+    return [add_tree(m, operands, f"{name}{index}") for index, operands in enumerate(trees)]
+
+
+def _on_dsp(config: MachineConfig, groups: int) -> bool:
+    return config.adder == "dsp" and groups >= simd_adder.OPERANDS
+
+
+def _first_levels(m: Module, trees: Sequence[Sequence[Value]], name: str, enable: ValueLike) -> list[list[Value]]:
+    """Operands added by fours in DSP slices, for four trees at a time."""
+    sums: list[list[Value]] = [[] for _ in trees]
+    for low in range(0, len(trees), simd_adder.LANES):
+        lanes = trees[low:low + simd_adder.LANES]
+        for first in range(0, len(lanes[0]), simd_adder.OPERANDS):
+            operands = [lane[first:first + simd_adder.OPERANDS] for lane in lanes]
+            found = simd_adder.simd_add(m, operands, f"{name}{low}_dsp{first}", enable=enable)
+            for lane, value in enumerate(found, low):
+                sums[lane].append(value)
+    return sums
 
 
 def unpack_bits(words: Sequence[int], width: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 from spikeloom.config import MachineConfig
 
 from .axi import ADDRESS_BITS, BURST, LENGTH_BITS, MAX_BEATS, size_code
-from .engine import region_address
+from .engine import STEP_BITS, region_address
 
 TRANSFER = data.StructLayout({
     "address": ADDRESS_BITS, "run": 24, "count1": 16, "stride1": 32, "count2": 16, "stride2": 32})
@@ -44,7 +44,8 @@ class TransferGenerator(wiring.Component):
     """Puts out the bursts of one transfer after another.
 
     Ports: `i` (stream of `TRANSFER`), `o` (stream of `BURST`), `busy`: bursts of an accepted transfer are left, the one
-    on offer included. A transfer with a zero `run` or count has no bursts.
+    on offer included. `ended`: pulse, once per transfer: its last burst is on offer or was taken; `beats`, `bursts`:
+    put out so far, by all transfers (modulo 2**`STEP_BITS`). A transfer with a zero `run` or count has no bursts.
 
     Latency: first burst 2 cycles after the transfer. Throughput: one burst per cycle, also from run to run; one cycle
     between transfers. Addresses wrap at 2**40.
@@ -53,12 +54,17 @@ class TransferGenerator(wiring.Component):
     i: stream.Interface
     o: stream.Interface
     busy: Signal
+    ended: Signal
+    beats: Signal
+    bursts: Signal
 
     latency = 2
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
-        super().__init__({"i": In(stream.Signature(TRANSFER)), "o": Out(stream.Signature(BURST)), "busy": Out(1)})
+        super().__init__({
+            "i": In(stream.Signature(TRANSFER)), "o": Out(stream.Signature(BURST)), "busy": Out(1), "ended": Out(1),
+            "beats": Out(STEP_BITS), "bursts": Out(STEP_BITS)})
 
     def model(self, address: int, run: int, count1: int = 1, stride1: int = 0, count2: int = 1,
               stride2: int = 0) -> list[Burst]:
@@ -75,10 +81,11 @@ class TransferGenerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        active, step = Signal(), Signal()
+        active, step, given = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(~active), self.busy.eq(active | self.o.valid),
+            self.i.ready.eq(~active), self.busy.eq(active | self.o.valid), self.ended.eq(given & ~active),
             step.eq(active & (~self.o.valid | self.o.ready))]
+        m.d.sync += given.eq(self.i.valid & self.i.ready | given & active)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(step):
@@ -96,7 +103,8 @@ class TransferGenerator(wiring.Component):
         with m.If(step):
             m.d.sync += [
                 self.o.payload.address.eq(at), self.o.payload.length.eq(length),
-                at.eq(Cat(Const(0, low), at[low:] + 1)), left.eq(left - length)]
+                at.eq(Cat(Const(0, low), at[low:] + 1)), left.eq(left - length),
+                self.beats.eq(self.beats + length), self.bursts.eq(self.bursts + 1)]
             with m.If(left == length):
                 next_start = Signal(ADDRESS_BITS)
                 last1 = loop.count1 == 1

@@ -3,7 +3,7 @@
     position (row, col): y = y0 + row*y_step, x = x0 + col*x_step, address = a0 + row*row_step + col*col_step
     bank b:              word[address + offset_b], zero unless enabled, 0 <= y + dy_b < height, 0 <= x + dx_b < width
 
-Running sums only: no multiplication.
+Running sums and down-counters only: no multiplication, no comparison of two variables.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import MachineConfig
 
 from ..isa import CHUNK_BANK, Opcode
+from .buffers import SpikeBanks
 from .instruction import body_layout
+from .pipeline import delayed
 
 COORDINATE = signed(18)
 ADDRESS_BITS = 20
@@ -36,19 +38,35 @@ class Read:
 class Walker(wiring.Component):
     """Emits one position per cycle.
 
-    Ports: `body` (COMPUTE instruction body, stable while walking), `start` (pulse; not while `busy`), `busy`;
-    `valid`, `y`, `x`, `address`, `emit` (col >= skip: an accumulator is touched), `pixel` (count of emitted
-    positions), `first`, `last` (first and last position of the walk).
+    Ports: `start` (pulse; not while `busy`, but in the cycle of `last`), which takes `body` (COMPUTE instruction body);
+    `busy`; `valid`, `y`, `x`, `address`, `emit` (col >= skip: an accumulator is touched), `pixel` (accumulator address:
+    `acc_base` plus the count of positions emitted before), `first`, `last` (first and last position of the walk);
+    `ending`: at most `near` positions are still to come after this one, or none is walked. It comes for the last
+    positions of the last row only.
 
-    Latency: the first position is out one cycle after `start`; then one per cycle, rows * cols in all. `start` may be
-    given in the cycle of `last`.
+    Latency: the first position is out one cycle after `start`; then one per cycle, rows * cols in all.
     """
+
+    body: Signal
+    start: Signal
+    busy: Signal
+    valid: Signal
+    y: Signal
+    x: Signal
+    address: Signal
+    emit: Signal
+    pixel: Signal
+    first: Signal
+    last: Signal
+    ending: Signal
+
+    near = 7
 
     def __init__(self) -> None:
         super().__init__({
             "body": In(416), "start": In(1), "busy": Out(1), "valid": Out(1), "y": Out(COORDINATE),
             "x": Out(COORDINATE), "address": Out(ADDRESS_BITS), "emit": Out(1), "pixel": Out(16), "first": Out(1),
-            "last": Out(1)})
+            "last": Out(1), "ending": Out(1)})
 
     @staticmethod
     def cycles(rows: int, cols: int) -> int:
@@ -58,49 +76,77 @@ class Walker(wiring.Component):
     @staticmethod
     def model(body: Mapping[str, int]) -> Iterator[tuple[int, int, int, bool, int]]:
         """Yield (y, x, address, emit, pixel) of every position."""
-        pixel = 0
+        pixel = body["acc_base"]
         for row in range(body["rows"]):
             for col in range(body["cols"]):
                 emit = col >= body["skip"]
                 address = body["address"] + row * body["row_step"] + col * body["col_step"]
                 yield (body["y"] + row * body["y_step"], body["x"] + col * body["x_step"],
-                       address % (1 << ADDRESS_BITS), emit, pixel)
+                       address % (1 << ADDRESS_BITS), emit, pixel % (1 << 16))
                 pixel += emit
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        body = data.View(body_layout(Opcode.COMPUTE), self.body)
-        row, col = Signal(16), Signal(16)
+        given, held = data.View(body_layout(Opcode.COMPUTE), self.body), Signal(body_layout(Opcode.COMPUTE))
+        with m.If(self.start):
+            m.d.sync += held.eq(given)
+        row_end, last_row = self._count(m, given, held)
+        m.d.comb += [self.valid.eq(self.busy), self.last.eq(self.busy & row_end & last_row)]
         row_address = Signal(ADDRESS_BITS)
-        row_end = Signal()
-        m.d.comb += [
-            self.valid.eq(self.busy), row_end.eq(col == body.cols - 1),
-            self.last.eq(self.busy & row_end & (row == body.rows - 1)), self.emit.eq(self.busy & (col >= body.skip)),
-            self.first.eq(self.busy & (row == 0) & (col == 0))]
         with m.If(self.busy):
-            m.d.sync += [col.eq(col + 1), self.x.eq(self.x + body.x_step), self.pixel.eq(self.pixel + self.emit),
-                         self.address.eq(self.address + body.col_step)]
+            m.d.sync += [
+                self.x.eq(Mux(row_end, held.x, self.x + held.x_step)), self.first.eq(0),
+                self.address.eq(Mux(row_end, row_address, self.address) + Mux(row_end, held.row_step, held.col_step)),
+                self.pixel.eq(self.pixel + self.emit)]
             with m.If(row_end):
-                m.d.sync += [
-                    row.eq(row + 1), col.eq(0), self.x.eq(body.x), self.y.eq(self.y + body.y_step),
-                    row_address.eq(row_address + body.row_step), self.address.eq(row_address + body.row_step)]
+                m.d.sync += [self.y.eq(self.y + held.y_step), row_address.eq(row_address + held.row_step)]
             with m.If(self.last):
                 m.d.sync += self.busy.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                self.busy.eq(1), row.eq(0), col.eq(0), self.y.eq(body.y), self.x.eq(body.x), self.pixel.eq(0),
-                row_address.eq(body.address), self.address.eq(body.address)]
+                self.busy.eq(1), self.first.eq(1), self.y.eq(given.y), self.x.eq(given.x),
+                self.pixel.eq(given.acc_base), row_address.eq(given.address), self.address.eq(given.address)]
         return m
+
+    def _count(self, m: Module, given: data.View, held: data.View) -> tuple[Value, Value]:
+        """Count columns, skipped columns and rows down; returns the registers (last column, last row)."""
+        row_end, last_row = Signal(name="row_end"), Signal(name="last_row")
+        cols, skip, rows = Signal(16, name="cols_left"), Signal(8, name="skip_left"), Signal(16, name="rows_left")
+        emitting = Signal(name="emitting")
+        source = Signal(body_layout(Opcode.COMPUTE), name="source")
+        m.d.comb += [source.eq(Mux(self.start, given.as_value(), held.as_value())),
+                     self.emit.eq(self.busy & emitting),
+                     self.ending.eq(~self.busy | last_row & (cols <= self.near))]
+        with m.If(self.start | self.busy & row_end):
+            m.d.sync += [cols.eq(source.cols - 1), row_end.eq(source.cols == 1),
+                         skip.eq(source.skip), emitting.eq(source.skip == 0)]
+        with m.Else():
+            m.d.sync += [cols.eq(cols - 1), row_end.eq(cols == 1), skip.eq(skip - 1),
+                         emitting.eq(emitting | (skip == 1))]
+        with m.If(self.start):
+            m.d.sync += [rows.eq(given.rows - 1), last_row.eq(given.rows == 1)]
+        with m.Elif(self.busy & row_end):
+            m.d.sync += [rows.eq(rows - 1), last_row.eq(rows == 1)]
+        return row_end, last_row
 
 
 class BankAddress(wiring.Component):
     """Address and border of one bank.
 
-    Ports: `header` (BANK_HEADER), `height`, `width`, `y`, `x`, `address` in; `read_address` and, one cycle later,
-    `in_range` (together with the data of a memory that answers in the next cycle).
+    Ports: `header` (BANK_HEADER), `y`, `x`, `address` of a position in, `height` and `width` a cycle later;
+    `read_address` and, with the data of a memory that answers after `SpikeBanks.latency`, `in_range`.
 
-    Latency: `read_address` 1, `in_range` 2.
+    Latency: `read_address` 1, `in_range` 1 + `SpikeBanks.latency`.
     """
+
+    header: Signal
+    height: Signal
+    width: Signal
+    y: Signal
+    x: Signal
+    address: Signal
+    read_address: Signal
+    in_range: Signal
 
     latency = 1
 
@@ -120,24 +166,35 @@ class BankAddress(wiring.Component):
         m = Module()
         header = data.View(BANK_HEADER, self.header)
         y, x = Signal(COORDINATE), Signal(COORDINATE)
-        enable = Signal()
+        enable, inside = Signal(), Signal()
         m.d.sync += [
             y.eq(self.y + header.dy), x.eq(self.x + header.dx), enable.eq(header.enable),
             self.read_address.eq(self.address + header.offset),
-            self.in_range.eq(enable & (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width))]
+            inside.eq(enable & (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width))]
+        m.d.comb += self.in_range.eq(delayed(m, inside, SpikeBanks.latency - 1, "inside_after"))
         return m
 
 
 class BankReader(wiring.Component):
     """All banks: from a walker position to words.
 
-    Ports: `headers` (32 bits per bank), `height`, `width`, `valid`, `y`, `x`, `address` in; `read_address` (per bank,
-    20 bits each) out to memories that answer in the next cycle, `read_data` back; `words` out.
+    Ports: `headers` (32 bits per bank), `height`, `width`, `y`, `x`, `address` of a position in; `read_address` (per
+    bank, 20 bits each) out to memories that answer after `SpikeBanks.latency`, `read_data` back; `words` out.
 
     Latency: `latency` cycles from position to `words`.
     """
 
-    latency = 3
+    headers: Signal
+    height: Signal
+    width: Signal
+    y: Signal
+    x: Signal
+    address: Signal
+    read_address: Signal
+    read_data: Signal
+    words: Signal
+
+    latency = BankAddress.latency + SpikeBanks.latency + 1
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
@@ -150,12 +207,14 @@ class BankReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bits = self.config.beat_bits
+        height, width = Signal.like(self.height), Signal.like(self.width)
+        m.d.sync += [height.eq(self.height), width.eq(self.width)]
         for bank in range(self.config.banks):
             m.submodules[f"bank{bank}"] = unit = BankAddress()
             word = self.words[bits * bank:bits * (bank + 1)]
             m.d.comb += [
-                unit.header.eq(self.headers[32 * bank:32 * (bank + 1)]), unit.height.eq(self.height),
-                unit.width.eq(self.width), unit.y.eq(self.y), unit.x.eq(self.x), unit.address.eq(self.address),
+                unit.header.eq(self.headers[32 * bank:32 * (bank + 1)]), unit.height.eq(height),
+                unit.width.eq(width), unit.y.eq(self.y), unit.x.eq(self.x), unit.address.eq(self.address),
                 self.read_address[ADDRESS_BITS * bank:ADDRESS_BITS * (bank + 1)].eq(unit.read_address)]
             m.d.sync += word.eq(self.read_data[bits * bank:bits * (bank + 1)] & unit.in_range.replicate(bits))
         return m

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import Accumulate, Core, Opcode, Source, Target
 from spikeloom.network import Attend, KeyValue, Network
 
-from .buffers import LeastRecentBuffer, PlannedBuffer
-from .constants import BankRead, Chunk, pack_headers
+from .constants import BankRead, Chunk
 from .emitter import Emitter, Transfer
 from .errors import MappingError
-from .feeds import Geometry, SpikeFeed, Split, Unit, choose_split
+from .feeds import Geometry, SpikeFeed, Split, Unit
 from .layout import KeyValueLayout, TensorPlace, ceil_div, lane_groups
 from .neuron_stage import NeuronStage
-from .passes import Pass, PassRunner, Round, Run, Segments, array_chunks, build_runs, output_tiles
+from .passes import Pass, Round, Run, Segments, array_chunks, build_runs, output_tiles
+from .residual import Residuals
 from .schedule import Access
+from .splits import choose_split, tile_rows
+from .tiling import Tiling
+from .work import EVERY, Content, Job, Lowered, Name, Places, Work
 
 MASK_BITS = 16
 """Width of `operand` of a chunk header, which masks the channels of K."""
@@ -26,25 +30,23 @@ def keyvalue_layout(place: TensorPlace, config: MachineConfig) -> KeyValueLayout
     return KeyValueLayout(place.channels, place.heads, place.limbs, config)
 
 
-def lower_attend(emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Attend) -> None:
-    """Emit Y = Q M. Rounds over the limbs of M, which lies in DDR as weight chunks. Raises MappingError."""
+def lower_attend(
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Attend, residuals: Residuals
+) -> Lowered:
+    """Jobs of Y = Q M. Rounds over the limbs of M, which lies in DDR as weight chunks. Raises MappingError."""
     config, query, matrix = emitter.config, places[operator.query], places[operator.keyvalue]
     geometry = Geometry(query.height, query.width)
+    rows = tile_rows(geometry, config)
     layout = keyvalue_layout(matrix, config)
     out_map = query.channel_map(config)
     feed = SpikeFeed(query, geometry, config)
-    split = choose_split(feed, network.frames, max(1, config.accumulator_depth // geometry.out_width), config)
+    split = choose_split(feed, rows, config)
     stage = NeuronStage(emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width,
-                        config.output_words)
+                        config.output_words, residuals)
     most = max(len(layout.slots(tile)) for tile in range(layout.tiles)) * layout.limbs
     segments = Segments.of(most, config.chunk_rows, config)
     runs = [_attend_runs(feed, split, layout, tile, operator.bipolar, segments, config)
             for tile in range(layout.tiles)]
-    passes = []
-    for strip, output in output_tiles(
-            feed, split, out_map.words, config.output_words, network.frames, operator.neuron.pool, config):
-        tile = output.word // config.output_words
-        passes.append(Pass(output, strip, tile, runs[tile]))
 
     def load_weights(key: tuple[int, int], row: int) -> None:
         tile, segment = key
@@ -56,7 +58,13 @@ def lower_attend(emitter: Emitter, network: Network, places: dict[str, TensorPla
         emitter.load_constants(Target.WEIGHTS, row, count * config.chunk_rows, offset, size // config.beat_bytes,
                                Access(f"ddr {matrix.name}", offset, offset + size))
 
-    PassRunner(emitter, Core.ARRAY, feed, split, segments, stage, load_weights).run(passes)
+    tiling = Tiling(emitter, Core.ARRAY, feed, split, segments, stage, load_weights, frames=network.frames,
+                    weights_need=emitter.needs(matrix))
+    outputs = output_tiles(feed, split, out_map.words, config.output_words, network.frames, operator.neuron.pool, rows,
+                           config)
+    return Lowered((emitter.layer,), tiling.jobs([
+        Pass(output, strip, output.word // config.output_words, runs[output.word // config.output_words])
+        for strip, output in outputs]))
 
 
 def _attend_runs(
@@ -82,9 +90,11 @@ class _Visit:
     last: bool
 
 
-def lower_keyvalue(emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: KeyValue) -> None:
-    """Emit K^T V: per pair of words of a head all strips, then a store per limb. Raises MappingError."""
-    KeyValueLowering(emitter, places, operator).run(network.frames)
+def lower_keyvalue(
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: KeyValue
+) -> Lowered:
+    """Jobs of K^T V: per pair of words of a head all strips, then a store per limb. Raises MappingError."""
+    return KeyValueLowering(emitter, places, operator).run(network.frames)
 
 
 class KeyValueLowering:
@@ -92,41 +102,46 @@ class KeyValueLowering:
 
     def __init__(self, emitter: Emitter, places: dict[str, TensorPlace], operator: KeyValue) -> None:
         self._emitter, self._config, self._operator = emitter, emitter.config, operator
+        self._layer = emitter.layer
         self._key, self._value, self._matrix = (
             places[n] for n in (operator.key, operator.value, operator.output))
         self._layout = keyvalue_layout(self._matrix, self._config)
         geometry = Geometry(self._key.height, self._key.width)
-        half = self._config.spike_depth // 2
         if self._config.word_channels > MASK_BITS:
             raise MappingError(f"the mask of the Hamming unit has {MASK_BITS} bits, words have "
                                f"{self._config.word_channels} channels")
-        if geometry.width > half:
-            raise MappingError(f"a row of {geometry.width} words does not fit half of a spike bank ({half} words)")
-        # as many regions as a head has words, and one to fill, so that words stay
-        regions = max(2, min(self._layout.head_words + 1, self._config.spike_depth // geometry.width))
+        # the words of a head, of K and V, and as many to fetch
+        regions = max(2, min(4 * self._layout.head_words, self._config.spike_depth // geometry.width))
         rows = min(geometry.height, self._config.spike_depth // regions // geometry.width)
+        if rows < 1:
+            raise MappingError(f"a row of {geometry.width} words does not fit half of a spike bank "
+                               f"({self._config.spike_depth // 2} words)")
         self._split = Split(rows, 1, 1)
         self._size = rows * geometry.width
         self._geometry = geometry
         self._feeds = tuple(SpikeFeed(place, geometry, self._config) for place in (self._key, self._value))
-        self._headers = LeastRecentBuffer(emitter.regions(self._config.chunk_depth, 1))
 
-    def run(self, frames: int) -> None:
-        visits = self._visits(frames)
-        regions = self._emitter.regions(self._config.spike_depth, self._size)
-        buffers = [
-            PlannedBuffer(regions, uses, lambda unit, base, bank=bank: self._load(bank, unit, base))
-            for bank, uses in enumerate((
-                [Unit(v.lane_group, v.row, v.key_word, 0, 0) for v in visits],
-                [Unit(v.lane_group, v.row, v.value_word, 0, 0) for v in visits]))]
-        for index, visit in enumerate(visits):
-            bases = [buffer.place(index) for buffer in buffers]
-            header = self._place_header(visit, bases[1] - bases[0])
-            for buffer in buffers:
-                buffer.prefetch(index)
-            self._compute(visit, bases, header)
-            if visit.last:
-                self._store(visit)
+    def run(self, frames: int) -> Lowered:
+        return Lowered((self._layer,), [self._job(visit) for visit in self._visits(frames)])
+
+    def _job(self, visit: _Visit) -> Job:
+        key, value = (self._content(bank, Unit(visit.lane_group, visit.row, word, 0, 0))
+                      for bank, word in enumerate((visit.key_word, visit.value_word)))
+
+        def compute(places: Places) -> None:
+            self._compute(visit, places.spikes[key.name], places.spikes[value.name], places.headers)
+
+        def finish(_: Places) -> None:
+            self._store(visit)
+
+        def chunks(spikes: Mapping[Name, int]) -> tuple[Chunk, ...]:
+            return (self._chunk(visit, spikes[value.name] - spikes[key.name]),)
+
+        work = Work(spikes=(key, value), weights=None, chunks=chunks, compute=compute,
+                    finish=finish if visit.last else None)
+        rows = min(self._split.rows, self._geometry.height - visit.row)
+        return Job(layer=self._layer, rows=(visit.row, visit.row + rows), words=(0, EVERY), works=(work,),
+                   accumulates=False, cycles=rows * self._geometry.width, glued=not visit.last)
 
     def _visits(self, frames: int) -> list[_Visit]:
         words, height = self._layout.head_words, self._geometry.height
@@ -136,30 +151,34 @@ class KeyValueLowering:
                 for head in range(self._operator.heads) for i in range(words) for j in range(words)
                 for part in parts]
 
-    def _load(self, bank: int, unit: Unit, base: int) -> None:
-        transfer = self._feeds[bank].transfer(self._split, unit, unit.word, 1, 1)
-        self._emitter.load(transfer, base, [bank])
+    def _content(self, bank: int, unit: Unit) -> Content:
+        def fill(base: int) -> None:
+            self._emitter.layer = self._layer
+            transfer = self._feeds[bank].transfer(self._split, unit, unit.word, 1, 1)
+            self._emitter.load(transfer, base, [bank])
 
-    def _place_header(self, visit: _Visit, distance: int) -> int:
+        feed = self._feeds[bank]
+        return Content((self._layer, bank, unit), self._size, fill, feed.needs(self._emitter, self._split, unit))
+
+    def _chunk(self, visit: _Visit, distance: int) -> Chunk:
+        """The header if V lies `distance` addresses behind K."""
         config, layout = self._config, self._layout
         channels = min(config.word_channels, layout.width - visit.key_word % layout.head_words * config.word_channels)
-        banks = (BankRead(0), BankRead(distance)) + (None,) * (config.banks - 2)
-        data = pack_headers([Chunk(
-            accumulate=Accumulate.ZERO if visit.first else Accumulate.KEEP, operand=(1 << channels) - 1, banks=banks,
-            bipolar=self._operator.bipolar, load=False, finish=visit.last, limbs=layout.limbs)], 0, config)
-        return self._headers.place(data, lambda row: self._emitter.load_constants(
-            Target.CHUNKS, row, 1, self._emitter.constant(data), config.chunk_header_beats))
+        return Chunk(
+            accumulate=Accumulate.ZERO if visit.first else Accumulate.KEEP, operand=(1 << channels) - 1,
+            banks=(BankRead(0), BankRead(distance)) + (None,) * (config.banks - 2),
+            bipolar=self._operator.bipolar, load=False, finish=visit.last, limbs=layout.limbs)
 
-    def _compute(self, visit: _Visit, bases: list[int], header: int) -> None:
+    def _compute(self, visit: _Visit, key: int, value: int, header: int) -> None:
         g = self._geometry
         rows = min(self._split.rows, g.height - visit.row)
         # the last unit is moved up to end with the picture
         skipped = visit.row - max(0, min(visit.row, g.height - self._split.rows))
-        accesses = [Access(f"bank {b}", base, base + self._size) for b, base in enumerate(bases)]
+        accesses = [Access(f"bank {b}", base, base + self._size) for b, base in enumerate((key, value))]
         accesses.append(Access(Target.CHUNKS.name, header, header + 1))
         self._emitter.emit(Opcode.COMPUTE, {
             "core": Core.HAMMING, "chunk": header, "chunks": 1, "rows": rows, "cols": g.width,
-            "address": bases[0] + skipped * g.width, "col_step": 1, "row_step": g.width, "y": visit.row, "x": 0,
+            "address": key + skipped * g.width, "col_step": 1, "row_step": g.width, "y": visit.row, "x": 0,
             "y_step": 1, "x_step": 1, "height": g.height, "width": g.width}, accesses)
 
     def _store(self, visit: _Visit) -> None:

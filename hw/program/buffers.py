@@ -1,104 +1,172 @@
-"""On-chip buffers as the compiler manages them: equal regions that hold named contents.
+"""On-chip buffers as the compiler manages them: who lies where, and when it is brought in.
 
-The order of use is known beforehand, so the region given up is the one whose content is needed latest, and what is
-needed next is fetched as soon as a region is free for it.
+The whole sequence of uses is known, so the plan is made before anything is emitted. When room is wanted, what is given
+up is what is needed latest (Belady); what is needed next is brought in as soon as there is room that nobody needs
+before.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
-AHEAD = 16
-"""Changes of content that prefetching looks ahead."""
+from .errors import MappingError
 
-Key = TypeVar("Key", bound=Hashable)
+Key = Hashable
+NEVER = 1 << 60
 
 
 @dataclass(frozen=True)
-class Regions:
-    """Regions of `size` rows of a buffer of `depth` rows, from its start, or from its end if `reverse`.
+class Block:
+    """Content `key` in rows [row, row + size)."""
 
-    Operators take turns, so that an operator's first loads do not meet what the one before uses last.
-    """
-
-    depth: int
+    row: int
     size: int
-    reverse: bool = False
+    key: Key
 
     @property
-    def count(self) -> int:
-        return max(1, self.depth // self.size)
-
-    def row(self, index: int) -> int:
-        """First row of a region."""
-        return self.depth - (index + 1) * self.size if self.reverse else index * self.size
+    def end(self) -> int:
+        return self.row + self.size
 
 
-class PlannedBuffer(Generic[Key]):
-    """A buffer in regions; step i of `uses` needs content `uses[i]`. `fill(key, row)` emits what brings it in."""
+@dataclass
+class Plan:
+    """`rows[step][key]`: first row of a content that `step` uses. `fills[step]`: (key, row) that it needs and that is
+    brought in before it; `ahead[step]`: what is brought in beside it for later steps."""
 
-    def __init__(self, regions: Regions, uses: Sequence[Key], fill: Callable[[Key, int], None]) -> None:
-        self._regions, self._count = regions, regions.count
-        self._contents: list[Key | None] = [None] * self._count
-        self._fill = fill
-        self._changes = [i for i, key in enumerate(uses) if i == 0 or uses[i - 1] != key]
-        self._uses = uses
+    rows: list[dict[Key, int]] = field(default_factory=list)
+    fills: list[list[tuple[Key, int]]] = field(default_factory=list)
+    ahead: list[list[tuple[Key, int]]] = field(default_factory=list)
+
+
+class Planner:
+    """Plans a buffer of `depth` rows for `uses[step]` = ((key, size), ...).
+
+    Args:
+        what: Name of the buffer in messages.
+        ahead: Contents that may be brought in before they are needed.
+        horizon: Steps looked ahead for them.
+        made: Contents that a step makes itself (never brought in again): they are not fetched ahead and not moved.
+        available: First step before which a content can be brought in; 0 if not named.
+    """
+
+    def __init__(
+        self, what: str, depth: int, uses: Sequence[Sequence[tuple[Key, int]]], *, ahead: int = 3, horizon: int = 64,
+        made: frozenset[Key] = frozenset(), available: Mapping[Key, int] = MappingProxyType({}),
+    ) -> None:
+        self._what, self._depth, self._uses = what, depth, uses
+        self._ahead, self._horizon, self._made, self._available = ahead, horizon, made, available
+        self._sizes: dict[Key, int] = {}
         self._steps: dict[Key, list[int]] = {}
-        for index in self._changes:
-            self._steps.setdefault(uses[index], []).append(index)
+        for step, use in enumerate(uses):
+            for key, size in use:
+                self._sizes[key] = size
+                self._steps.setdefault(key, []).append(step)
+        self._changes = [i for i, use in enumerate(uses) if i == 0 or use != uses[i - 1]]
+        self._blocks: list[Block] = []
+        self._waiting: set[Key] = set()
 
-    def place(self, step: int) -> int:
-        """First row of the content that `step` needs; brings it in if it is absent."""
-        key = self._uses[step]
-        if key not in self._contents:
-            self._bring(key, self._victim(step))
-        return self._regions.row(self._contents.index(key))
+    def run(self) -> Plan:
+        """Raises MappingError if the contents of one step do not fit together."""
+        plan = Plan()
+        for step, use in enumerate(self._uses):
+            fills: list[tuple[Key, int]] = []
+            if step == 0 or use != self._uses[step - 1]:
+                self._need(step, [key for key, _ in use], fills)
+            ahead: list[tuple[Key, int]] = []
+            self._fetch_ahead(step, ahead)
+            plan.fills.append(fills)
+            plan.ahead.append(ahead)
+            plan.rows.append({key: self._row(key) for key, _ in use})
+        return plan
 
-    def prefetch(self, step: int) -> None:
-        """Bring in the next absent content if a region is not needed before it."""
+    def _row(self, key: Key) -> int:
+        return next(b.row for b in self._blocks if b.key == key)
+
+    def _resident(self, key: Key) -> bool:
+        return any(b.key == key for b in self._blocks)
+
+    def _need(self, step: int, keys: list[Key], fills: list[tuple[Key, int]]) -> None:
+        self._waiting.difference_update(keys)
+        missing = [key for key in keys if not self._resident(key)]
+        for key in sorted(missing, key=lambda k: -self._sizes[k]):
+            row = self._room(self._sizes[key], step, set(keys), step - 1)
+            if row is None:
+                self._start_again(step, keys, fills)
+                return
+            self._bring(key, row, fills)
+
+    def _start_again(self, step: int, keys: list[Key], fills: list[tuple[Key, int]]) -> None:
+        """What is there is in the way of what is missing: all contents of the step are brought in anew."""
+        if any(key in self._made and self._resident(key) for key in keys):
+            keys = [key for key in keys if not (key in self._made and self._resident(key))]
+        kept = [b for b in self._blocks if b.key in self._made and self._next_use(b.key, step) < NEVER]
+        self._blocks = kept
+        del fills[:]
+        for key in sorted(keys, key=lambda k: -self._sizes[k]):
+            row = self._room(self._sizes[key], step, {*keys, *(b.key for b in kept)}, step - 1)
+            if row is None:
+                total = sum(self._sizes[k] for k in keys)
+                raise MappingError(f"the {self._what} has {self._depth} rows, {total} are needed at a time")
+            self._bring(key, row, fills)
+
+    def _fetch_ahead(self, step: int, fills: list[tuple[Key, int]]) -> None:
+        pinned = {key for key, _ in self._uses[step]}
         first = bisect_right(self._changes, step)
-        for index in self._changes[first:first + AHEAD]:
-            if self._uses[index] in self._contents:
+        for later in self._changes[first:first + self._horizon]:
+            if len(self._waiting) >= self._ahead:
+                return
+            for key, size in self._uses[later]:
+                if self._resident(key):
+                    continue
+                if key in self._made:
+                    continue
+                if self._available.get(key, 0) > step:
+                    return
+                row = self._room(size, step, pinned, later)
+                if row is None:
+                    return
+                self._bring(key, row, fills)
+                self._waiting.add(key)
+
+    def _bring(self, key: Key, row: int, fills: list[tuple[Key, int]]) -> None:
+        end = row + self._sizes[key]
+        for block in [b for b in self._blocks if b.row < end and row < b.end]:
+            self._blocks.remove(block)
+            self._waiting.discard(block.key)
+        insort(self._blocks, Block(row, self._sizes[key], key), key=lambda b: b.row)
+        fills.append((key, row))
+
+    def _room(self, size: int, step: int, pinned: set[Key], after: int) -> int | None:
+        """Row of `size` rows whose contents are all needed later than step `after`, those needed latest."""
+        best: tuple[int, int, int] | None = None
+        starts = {0, self._depth - size}
+        for block in self._blocks:
+            starts |= {block.end, block.row - size}
+        uses = [self._use_of(b.key, step, pinned) for b in self._blocks]
+        ends = [b.end for b in self._blocks]
+        for row in starts:
+            if row < 0 or row + size > self._depth:
                 continue
-            victim = self._victim(step)
-            if self._next_use(self._contents[victim], step) > index:
-                self._bring(self._uses[index], victim)
-            return
+            use, index = NEVER + 1, bisect_right(ends, row)
+            while index < len(self._blocks) and self._blocks[index].row < row + size:
+                use = min(use, uses[index])
+                index += 1
+            if use > max(after, -1):
+                # a window that touches its neighbours leaves the rest in one piece
+                margin = min(row, self._depth - row - size)
+                best = max(best or (-1, 0, 0), (use, -margin, -row))
+        return None if best is None else -best[2]
 
-    def _bring(self, key: Key, victim: int) -> None:
-        self._contents[victim] = key
-        self._fill(key, self._regions.row(victim))
+    def _use_of(self, key: Key, step: int, pinned: set[Key]) -> int:
+        """Next use; -1 for what must stay."""
+        use = self._next_use(key, step)
+        return -1 if key in pinned or (key in self._made and use < NEVER) else use
 
-    def _victim(self, step: int) -> int:
-        return max(range(self._count), key=lambda r: (self._next_use(self._contents[r], step), -r))
-
-    def _next_use(self, key: Key | None, step: int) -> int:
-        """First step >= `step` that uses `key`; beyond all steps if there is none."""
-        if key is not None:
-            if self._uses[step] == key:
-                return step
-            steps = self._steps[key]
-            index = bisect_right(steps, step)
-            if index < len(steps):
-                return steps[index]
-        return len(self._uses) + (key is None)
-
-
-class LeastRecentBuffer(Generic[Key]):
-    """Like PlannedBuffer where the uses are not known beforehand: gives up what was used longest ago."""
-
-    def __init__(self, regions: Regions) -> None:
-        self._rows: dict[Key, int] = {}
-        self._free = [regions.row(index) for index in range(regions.count)]
-
-    def place(self, key: Key, fill: Callable[[int], None]) -> int:
-        """First row of content `key`; `fill(row)` brings it in if it is absent."""
-        row = self._rows.pop(key, None)
-        if row is None:
-            row = self._free.pop(0) if self._free else self._rows.pop(next(iter(self._rows)))
-            fill(row)
-        self._rows[key] = row
-        return row
+    def _next_use(self, key: Key, step: int) -> int:
+        """First step >= `step` that uses `key`."""
+        steps = self._steps[key]
+        index = bisect_left(steps, step)
+        return steps[index] if index < len(steps) else NEVER

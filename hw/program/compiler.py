@@ -7,6 +7,7 @@ the engines overlap (`schedule`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from spikeloom.bounds import prove_bounds
@@ -20,14 +21,23 @@ from .convolution import lower_conv
 from .depthwise import lower_depthwise
 from .emitter import Emitter, align
 from .errors import MappingError
+from .handover import Handover, handover_rows, hands_over
 from .layout import Region, TensorPlace
 from .memory_map import place_tensors
+from .order import StuckError, in_order
 from .program import OperatorInfo, Program
-from .schedule import Step, hoist_constants, insert_tokens
+from .residual import Chain, Residuals, place_residuals, rolling_chains
+from .runner import Runner
+from .schedule import Step, insert_tokens
+from .work import Job, Lowered
 
 
-def compile_network(network: Network, config: MachineConfig) -> Program:
+def compile_network(network: Network, config: MachineConfig, *, observe: bool = False) -> Program:
     """Compile `network` for the machine `config`. The same arguments give the same bytes.
+
+    Args:
+        observe: Also store the tensors that otherwise never leave the chip, to be compared: residual tensors, and the
+            planes between a depthwise convolution and the 1 x 1 convolution behind it (which then go through DDR).
 
     Raises:
         NetworkError: The network is malformed, or an accumulator could overflow (`spikeloom.bounds`).
@@ -37,22 +47,43 @@ def compile_network(network: Network, config: MachineConfig) -> Program:
     prove_bounds(network)
     if config.parameter_depth < config.output_words:
         raise MappingError(f"`parameter_depth` must be at least `output_words`, not `{config.parameter_depth}`")
-    emitter = Emitter(config)
+    makers = {name: index for index, operator in enumerate(network.operators) for name in outputs_of(operator)}
+    emitter = Emitter(config, makers)
     places, workspace = place_tensors(network, emitter)
-    for index, operator in enumerate(network.operators):
-        emitter.layer = index
-        _lower(emitter, network, places, operator)
+    lowered, jobs, residuals = _jobs(emitter, network, places, observe)
+    Runner(emitter, jobs, [operator.name for operator in network.operators]).run()
     emitter.emit(Opcode.END, {})
-    steps = hoist_constants(emitter.steps)
+    steps = emitter.steps
     insert_tokens(steps)
     start = align(len(steps) * INSTRUCTION_BYTES)
-    places = {name: _moved(place, start) for name, place in places.items()}
+    on_chip = {name for part in lowered for name in part.on_chip} | (set() if observe else set(residuals.homes))
+    places = {name: replace(_moved(place, start), stored=name not in on_chip) for name, place in places.items()}
     return Program(
         config=config, network_hash=network.hash, frames=network.frames,
         image=_encode(network, steps, start) + bytes(emitter.constants),
         instruction_count=len(steps), workspace_bytes=workspace, input_bytes=places[network.input].size,
         output_bytes=places[network.output].size, input=network.input, output=network.output, tensors=places,
         operators=tuple(_info(network, index, operator, steps) for index, operator in enumerate(network.operators)))
+
+
+def _jobs(
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], observe: bool
+) -> tuple[list[Lowered], list[Job], Residuals]:
+    """Operators lowered, and their jobs in order. A window that turns out too small for its operators is given up."""
+    refused: set[Chain] = set()
+    while True:
+        rolling = rolling_chains(network, places, emitter.config, refused)
+        residuals = place_residuals(network, places, emitter.config, rolling, observe)
+        tiles = {layer: r.rows for r in rolling for layer in range(r.chain.first, r.chain.last + 1)}
+        lowered = list(_lower_all(emitter, network, places, residuals, tiles))
+        room = {r.chain.first: (r.chain.last, r.window) for r in rolling}
+        try:
+            return lowered, in_order(lowered, room, residuals.barriers(network)), residuals
+        except StuckError as error:
+            stuck = [r.chain for r in rolling if r.chain.first <= error.layer <= r.chain.last]
+            if not stuck:
+                raise
+            refused.update(stuck)
 
 
 def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -> OperatorInfo:
@@ -62,16 +93,36 @@ def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -
         synaptic_operations=additions(network, operator), outputs=outputs_of(operator))
 
 
-def _lower(emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Operator) -> None:
+def _lower_all(
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], residuals: Residuals, tiles: dict[int, int]
+) -> Iterator[Lowered]:
+    """`tiles`: rows of the tiles, and of the strips, of operators in a window."""
+    index = 0
+    while index < len(network.operators):
+        lowered = _lower(emitter, network, places, index, residuals, tiles.get(index))
+        yield lowered
+        index += len(lowered.layers)
+
+
+def _lower(
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], index: int, residuals: Residuals,
+    tile: int | None,
+) -> Lowered:
+    """Operator `index`, or that and the next one."""
+    operator = network.operators[index]
+    emitter.layer = index
     try:
+        if hands_over(network, index) and not residuals.observe:
+            rows = handover_rows(network, places, index, emitter.config, tile)
+            if rows:
+                return Handover(emitter, network, places, index, residuals, rows).lower()
         if isinstance(operator, Conv):
-            lower_conv(emitter, network, places, operator)
-        elif isinstance(operator, Depthwise):
-            lower_depthwise(emitter, network, places, operator)
-        elif isinstance(operator, Attend):
-            lower_attend(emitter, network, places, operator)
-        else:
-            lower_keyvalue(emitter, network, places, operator)
+            return lower_conv(emitter, network, places, operator, residuals, tile)
+        if isinstance(operator, Depthwise):
+            return lower_depthwise(emitter, network, places, operator, residuals, tile)
+        if isinstance(operator, Attend):
+            return lower_attend(emitter, network, places, operator, residuals)
+        return lower_keyvalue(emitter, network, places, operator)
     except (MappingError, EncodingError) as error:
         raise MappingError(f"operator {operator.name}: {error}") from error
 

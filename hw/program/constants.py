@@ -60,6 +60,7 @@ class Chunk:
     negate: bool = False
     bipolar: bool = False
     load: bool = True
+    swap: bool = False
     finish: bool = False
     limbs: int = 0
 
@@ -72,6 +73,7 @@ def pack_headers(chunks: list[Chunk], weight_row: int, config: MachineConfig) ->
 def _pack_header(chunk: Chunk, weight_row: int, config: MachineConfig) -> bytes:
     words = [pack_fields(CHUNK_COMMON, {
         "accumulate": chunk.accumulate, "negate": chunk.negate, "bipolar": chunk.bipolar, "load": chunk.load,
+        "swap": chunk.swap,
         "finish": chunk.finish, "limbs": chunk.limbs, "operand": chunk.operand + weight_row}, "chunk header")]
     for bank in chunk.banks:
         values = {} if bank is None else {"offset": bank.offset, "dy": bank.dy, "dx": bank.dx, "enable": 1}

@@ -13,43 +13,59 @@ from spikeloom.network import Conv, Network
 
 from .constants import pack_weights
 from .emitter import Emitter
-from .feeds import Feed, Geometry, PixelFeed, SpikeFeed, choose_split
+from .feeds import Feed, Geometry, PixelFeed, SpikeFeed
 from .layout import ChannelMap, TensorPlace, ceil_div
 from .neuron_stage import NeuronStage
-from .passes import ChunkSource, Pass, PassRunner, Segments, array_chunks, build_runs, output_tiles, plane_rounds
+from .passes import ChunkSource, Pass, Segments, array_chunks, build_runs, output_tiles, plane_rounds
+from .residual import Residuals
+from .splits import choose_pixel_split, choose_split, tile_rows
+from .tiling import Tiling
+from .work import Lowered
 
 
-def lower_conv(emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Conv) -> None:
-    """Emit a convolution. Raises MappingError."""
+def lower_conv(
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Conv, residuals: Residuals,
+    tile: int | None = None,
+) -> Lowered:
+    """Jobs of a convolution; in strips of one tile of `tile` rows if given. Raises MappingError."""
     config, source = emitter.config, places[operator.input]
     weight = network.arrays[operator.weight]
     geometry = Geometry(source.height, source.width, weight.shape[2], operator.stride, operator.padding)
     out_map = places[operator.neuron.outputs[0]].channel_map(config)
+    rows = tile or tile_rows(geometry, config)
     if source.kind == "pixels":
         feed: Feed = PixelFeed(source, geometry, operator.pad_codes, config)
         weight = _packed_pixels(weight)
         physical = _padded(weight, 1, feed.words * config.word_channels)
+        split = choose_pixel_split(feed, out_map.words, config, None if tile is None else 2 * tile)
     else:
         feed = SpikeFeed(source, geometry, config)
         physical = source.channel_map(config).spread(weight, 1)
-    split = choose_split(feed, network.frames, max(1, config.accumulator_depth // geometry.out_width), config)
+        split = choose_split(feed, rows, config, one_tile=tile is not None)
     stage = NeuronStage(emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width,
-                        config.output_words)
+                        config.output_words, residuals)
     chunks = array_chunks(feed, split, config)
     segments = Segments.of(len(chunks), config.chunk_rows, config)
     runs = build_runs(feed, split, chunks, plane_rounds(feed), segments, config)
     weights = ArrayWeights(physical, out_map, chunks, config)
-    passes = [
+    load = ConstantWeights(emitter, weights, segments).load
+    tiling = Tiling(emitter, Core.ARRAY, feed, split, segments, stage, load, frames=network.frames)
+    return Lowered((emitter.layer,), tiling.jobs([
         Pass(output, strip, output.word // config.output_words, runs) for strip, output in output_tiles(
-            feed, split, out_map.words, config.output_words, network.frames, operator.neuron.pool, config)]
+            feed, split, out_map.words, config.output_words, network.frames, operator.neuron.pool, rows, config)]))
 
-    def load_weights(key: tuple[int, int], row: int) -> None:
-        data = weights.segment(*key, segments.chunks)
-        offset = emitter.constant(data)
-        emitter.load_constants(Target.WEIGHTS, row, len(data) // config.weight_row_bytes, offset,
-                               len(data) // config.beat_bytes)
 
-    PassRunner(emitter, Core.ARRAY, feed, split, segments, stage, load_weights).run(passes)
+class ConstantWeights:
+    """Loads segments of a convolution's weights from the constants; `copies` of each chunk, one behind the other."""
+
+    def __init__(self, emitter: Emitter, weights: ArrayWeights, segments: Segments, copies: int = 1) -> None:
+        self._emitter, self._weights, self._segments, self._copies = emitter, weights, segments, copies
+
+    def load(self, key: tuple[int, int], row: int) -> None:
+        config = self._emitter.config
+        data = self._weights.segment(*key, self._segments.chunks, self._copies)
+        self._emitter.load_constants(Target.WEIGHTS, row, len(data) // config.weight_row_bytes,
+                                     self._emitter.constant(data), len(data) // config.beat_bytes)
 
 
 class ArrayWeights:
@@ -70,13 +86,14 @@ class ArrayWeights:
         split = spread.reshape(tiles, config.outputs, inputs // config.word_channels, config.word_channels, kh, kw)
         self._weight = split.transpose(0, 2, 4, 5, 3, 1)  # [tile][word][ky][kx][channel][output]
 
-    def segment(self, tile: int, segment: int, chunks: int) -> bytes:
-        """Rows of chunks [segment * chunks, ...) for an output tile."""
+    def segment(self, tile: int, segment: int, chunks: int, copies: int = 1) -> bytes:
+        """Rows of chunks [segment * chunks, ...) for an output tile, each `copies` times."""
         part = self._chunks[segment * chunks:(segment + 1) * chunks]
         banks = [[(bank[1], *bank[2], 1) if bank else (0, 0, 0, 0) for bank in chunk.banks] for chunk in part]
         word, ky, kx, used = np.moveaxis(np.array(banks), -1, 0)
         blocks = self._weight[tile][word, ky, kx] * used[..., None, None].astype(np.int8)
-        return pack_weights(blocks.reshape(len(part), self._config.inputs, self._config.outputs), self._config)
+        blocks = blocks.reshape(len(part), self._config.inputs, self._config.outputs)
+        return pack_weights(np.repeat(blocks, copies, axis=0), self._config)
 
 
 def _packed_pixels(weight: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import Instruction, Opcode, Source, Target
 
-from .buffers import Regions
 from .layout import Region, TensorPlace
 from .schedule import Access, Step
+from .work import Need
 
 ALIGNMENT = 64
 """Alignment of constants and tensors in their regions, bytes."""
 
 EXACT_RUNS = 64
 """Transfers of more runs than that count as one range in the hazard analysis."""
+
+
+HALVED = 64
+"""Beats from which on a load of constants is shared by two engines."""
 
 
 def align(value: int) -> int:
@@ -56,6 +60,9 @@ class Transfer:
     def accesses(self, beat_bytes: int, write: bool) -> tuple[Access, ...]:
         """Ranges of DDR bytes, exact for few runs."""
         space, run = f"ddr {self.place.name}", self.run * beat_bytes
+        if self.count1 > 1 and self.stride1 == run:
+            joined = Transfer(self.place, self.offset, self.run * self.count1, 1, 0, self.count2, self.stride2)
+            return joined.accesses(beat_bytes, write)
         if self.count1 * self.count2 > EXACT_RUNS:
             last = self.offset + (self.count1 - 1) * self.stride1 + (self.count2 - 1) * self.stride2
             return (Access(space, self.offset, last + run, write),)
@@ -68,19 +75,22 @@ class Transfer:
 
 
 class Emitter:
-    """Collects the steps of a program and its constants, for the operator number `layer`; `early`: see `Step`."""
+    """Collects the steps of a program and its constants, for the operator number `layer`.
 
-    def __init__(self, config: MachineConfig) -> None:
-        self.config = config
+    `makers`: the operator that makes each tensor; the input has none.
+    """
+
+    def __init__(self, config: MachineConfig, makers: Mapping[str, int]) -> None:
+        self.config, self.makers = config, makers
         self.layer = 0
-        self.early = False
         self.steps: list[Step] = []
         self.constants = bytearray()
         self._known: dict[bytes, int] = {}
 
-    def regions(self, depth: int, size: int) -> Regions:
-        """Regions of a buffer for this operator."""
-        return Regions(depth, size, reverse=self.layer % 2 == 1)
+    def needs(self, place: TensorPlace, *part: int) -> tuple[Need, ...]:
+        """Part of a tensor: first and last row, first and last word, or all."""
+        maker = self.makers.get(place.name)
+        return () if maker is None else (Need(maker, *part),)
 
     def constant(self, data: bytes) -> int:
         """Offset of `data` among the constants; equal data is held once."""
@@ -101,15 +111,23 @@ class Emitter:
     ) -> None:
         """Append an instruction; see `Step`."""
         self.steps.append(Step(
-            Instruction(opcode=opcode, layer=self.layer, body=dict(body)), tuple(accesses), constant, self.early))
+            Instruction(opcode=opcode, layer=self.layer, body=dict(body)), tuple(accesses), constant))
 
     def load_constants(
         self, target: Target, row: int, rows: int, offset: int, beats: int, source: Access | None = None
     ) -> None:
-        """LOAD_WEIGHTS of `beats` beats into `rows` rows. `source`: DDR range if the program itself writes it."""
-        accesses = [Access(target.name, row, row + rows, write=True)]
-        body = {"region": Region.PROGRAM, "offset": offset, "beats": beats, "target": target, "row": row}
-        self.emit(Opcode.LOAD_WEIGHTS, body, accesses + ([source] if source else []), constant=True)
+        """Load `beats` beats into `rows` rows, large ones half by LOAD_WEIGHTS and half by LOAD_WEIGHTS_B.
+
+        `source`: DDR range if the program itself writes it.
+        """
+        first = rows // 2 if beats >= HALVED else rows
+        for opcode, start, count in ((Opcode.LOAD_WEIGHTS, 0, first), (Opcode.LOAD_WEIGHTS_B, first, rows - first)):
+            if count:
+                part, skipped = beats * count // rows, beats * start // rows
+                accesses = [Access(target.name, row + start, row + start + count, write=True)]
+                body = {"region": Region.PROGRAM, "offset": offset + skipped * self.config.beat_bytes, "beats": part,
+                        "target": target, "row": row + start}
+                self.emit(opcode, body, accesses + ([source] if source else []), constant=True)
 
     def load(self, transfer: Transfer, address: int, banks: Sequence[int]) -> None:
         """LOAD into the same addresses of all `banks`."""
@@ -118,10 +136,12 @@ class Emitter:
         body |= {"address": address, "bank_mask": sum(1 << b for b in banks)}
         self.emit(Opcode.LOAD, body, [*accesses, *transfer.accesses(self.config.beat_bytes, write=False)])
 
-    def store(self, transfer: Transfer, source: Source | None, *, constant: bool = False) -> None:
-        """STORE from `source`, or STORE_RESIDUAL if None."""
-        body = transfer.fields(self.config.beat_bytes)
-        if source is not None:
-            body["source"] = source
-        self.emit(Opcode.STORE_RESIDUAL if source is None else Opcode.STORE, body,
+    def store(self, transfer: Transfer, source: Source, *, constant: bool = False) -> None:
+        """STORE from `source`."""
+        self.emit(Opcode.STORE, transfer.fields(self.config.beat_bytes) | {"source": source},
                   transfer.accesses(self.config.beat_bytes, write=True), constant=constant)
+
+    def store_residual(self, transfer: Transfer, item: int, items: int) -> None:
+        """STORE_RESIDUAL of `items` items."""
+        self.emit(Opcode.STORE_RESIDUAL, transfer.fields(self.config.beat_bytes) | {"item": item},
+                  [Access("RESIDUAL", item, item + items), *transfer.accesses(self.config.beat_bytes, write=True)])

@@ -1,8 +1,8 @@
 """Feeds: how the input of a convolution gets into the spike banks and how chunks find it there.
 
 A feed loads *units*: the part of the input that some chunks need for a strip of output rows. Normally a unit holds
-everything (all words, all kernel rows, all bit-planes). Where the banks are too small for that, a unit holds fewer
-words, fewer kernel rows or a single bit-plane, see `Split`.
+all words, all kernel rows and all bit-planes of a strip. A unit holds fewer words (so that it can be moved, and used,
+piece by piece), fewer kernel rows, a single bit-plane or fewer columns where the banks ask for it, see `Split`.
 
 Input words are spread over the banks: word w lies in the banks b with b % fold == w % fold, in slot w // fold. With
 fold < banks a word is in several banks, so one chunk takes several kernel taps.
@@ -10,8 +10,8 @@ fold < banks a word is in several banks, so one chunk takes several kernel taps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from spikeloom.arithmetic import PLANE_BITS
@@ -21,8 +21,9 @@ from spikeloom.hw.isa import Opcode
 from .constants import BankRead
 from .emitter import Emitter, Transfer
 from .errors import MappingError
-from .layout import TensorPlace, ceil_div, lane_groups, pixel_pitch, power_of_two_above
+from .layout import TensorPlace, ceil_div, pixel_pitch, power_of_two_above
 from .schedule import Access
+from .work import Need
 
 Tap = tuple[int, int]
 
@@ -48,29 +49,32 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Split:
-    """What a unit holds: input for `rows` output rows, `words` input words (a multiple of fold, or all), `taps` kernel
-    rows, all bit-planes or (`apart`) one."""
+    """What a unit holds: input for `rows` output rows and `cols` output columns (0: all), `words` input words (a
+    multiple of fold, or all), `taps` kernel rows, all bit-planes or (`apart`) one."""
 
     rows: int
     words: int
     taps: int
     apart: bool = False
+    cols: int = 0
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit: lane group, first output row, first input word, first kernel row, bit-plane (0 if all together)."""
+    """One unit: lane group, first output row, first input word, first kernel row, bit-plane (0 if all together), first
+    output column."""
 
     lane_group: int
     row: int
     word: int
     tap: int
     plane: int
+    col: int = 0
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Output pixels of one accumulator bank: whole rows, or part of one row."""
+    """Output pixels of one accumulator bank: a rectangle, row by row."""
 
     row: int
     rows: int
@@ -103,8 +107,16 @@ class Feed(Protocol):
         """Words per bank that a unit takes."""
         ...
 
+    def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
+        """Name of a unit among all contents of the banks."""
+        ...
+
     def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
         """Emit the loads of a unit to bank address `base`."""
+        ...
+
+    def needs(self, emitter: Emitter, split: Split, unit: Unit) -> tuple[Need, ...]:
+        """What must be in DDR before that."""
         ...
 
     def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
@@ -117,7 +129,7 @@ class Feed(Protocol):
 
 
 class SpikeFeed:
-    """Feed from spikes or planes in DDR."""
+    """Feed from spikes or planes in DDR. Operators that read the same part of a tensor share its units."""
 
     def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig) -> None:
         self.place, self.geometry, self.config = place, geometry, config
@@ -142,12 +154,21 @@ class SpikeFeed:
     def size(self, split: Split) -> int:
         return ceil_div(split.words, self.fold) * self._slot_size(split)
 
+    def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
+        words = min(split.words, self._tensor_words - unit.word)
+        return (type(self).__name__, self.place.name, unit.lane_group, self._first_row(split, unit),
+                self.input_rows(split), unit.word, words, unit.plane, split.apart)
+
     def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
         last = min(self.words, unit.word + split.words)
         for word in range(unit.word, min(last, unit.word + self.fold)):
             banks = [b for b in range(self.config.banks) if b % self.fold == word % self.fold]
             transfer = self.transfer(split, unit, word, ceil_div(last - word, self.fold), self.fold)
             emitter.load(transfer, base, banks)
+
+    def needs(self, emitter: Emitter, split: Split, unit: Unit) -> tuple[Need, ...]:
+        first = self._first_row(split, unit)
+        return emitter.needs(self.place, first, first + self.input_rows(split), unit.word, unit.word + split.words)
 
     def transfer(self, split: Split, unit: Unit, word: int, words: int, word_step: int) -> Transfer:
         """The unit's rows of `words` words, `word_step` apart, beginning with `word`."""
@@ -197,19 +218,29 @@ class SpikeFeed:
 
 
 class DepthwiseFeed(SpikeFeed):
-    """Feed of the depthwise unit: a unit holds one word, in all the banks that the unit reads."""
+    """Feed of the depthwise unit: a unit holds one word or a few, each in all the banks that the unit reads."""
 
     def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig) -> None:
         super().__init__(place, geometry, config)
         self.words = self.fold = 1
 
+    def with_words(self, split: Split, room: int) -> Split:
+        """As many words in a unit as `room` addresses hold."""
+        words = max(1, min(self._tensor_words, room // self.size(replace(split, words=1))))
+        return replace(split, words=ceil_div(self._tensor_words, ceil_div(self._tensor_words, words)))
+
     def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
-        emitter.load(self.transfer(split, unit, unit.word, 1, 1), base, range(self.config.depthwise_rows))
+        words = min(split.words, self._tensor_words - unit.word)
+        emitter.load(self.transfer(split, unit, unit.word, words, 1), base, range(self.config.depthwise_rows))
 
     def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
         extra = self.geometry.kernel - 1
         fields = super().walk(split, unit, tile, base)
         return fields | {"cols": tile.cols + extra, "skip": extra}
+
+    def word_offset(self, split: Split, word: int) -> int:
+        """Where word number `word` of a unit begins."""
+        return word * self._slot_size(split)
 
 
 class PixelFeed:
@@ -239,88 +270,122 @@ class PixelFeed:
     def size(self, split: Split) -> int:
         return self.planes * self._plane_size(split)
 
+    def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
+        return layer, unit
+
     def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
         g, config, place = self.geometry, self.config, self.place
         pitch = pixel_pitch(g.width, config)
         frame, frame_stride = unit.lane_group * config.lanes, g.height * pitch
         frames = min(config.lanes, place.frames - frame)
         rows = self._rows(split, min(split.rows, g.out_height - unit.row))
+        first, cols = self._first_col(split, unit), self._cols(split)
+        left, right = self._bytes(first, cols)
         start = place.offset + frame * frame_stride
         accesses = [Access(f"bank {b}", base, base + self.size(split), write=True) for b in range(config.banks)]
         accesses.append(Access(f"ddr {place.name}", start, start + frames * frame_stride))
         emitter.emit(Opcode.LOAD_PIXELS, {
-            "region": place.region, "offset": start, "pitch": pitch, "frame_stride": frame_stride, "frames": frames,
-            "row": unit.row * g.stride - g.padding + unit.tap, "rows": rows, "height": g.height,
-            "row_bytes": 3 * g.width, "start": -3 * g.padding, "step": 3 * g.stride, "cols": g.out_width,
-            "words": self.words, "fold": self.fold, **{f"pad{i}": code for i, code in enumerate(self.pad_codes)},
+            "region": place.region, "offset": start + left, "pitch": pitch, "frame_stride": frame_stride,
+            "frames": frames, "row": unit.row * g.stride - g.padding + unit.tap, "rows": rows, "height": g.height,
+            "row_bytes": right - left, "start": 3 * (first * g.stride - g.padding) - left, "step": 3 * g.stride,
+            "cols": cols, "words": self.words, "fold": self.fold,
+            **{f"pad{i}": code for i, code in enumerate(self.pad_codes)},
             "address": base, "plane_stride": self._plane_size(split), "word_stride": self._slot_size(split)}, accesses)
 
+    def needs(self, emitter: Emitter, split: Split, unit: Unit) -> tuple[Need, ...]:
+        return ()
+
+    def _bytes(self, col: int, cols: int) -> tuple[int, int]:
+        """Bytes [left, right) of a picture row that output columns [col, col + cols) look at; `left` is on a beat."""
+        g, beat = self.geometry, self.config.beat_bytes
+        left = max(0, 3 * (col * g.stride - g.padding)) // beat * beat
+        right = 3 * ((col + cols - 1) * g.stride - g.padding + g.kernel)
+        return min(left, 3 * g.width // beat * beat), max(1, min(right, 3 * g.width))
+
     def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
-        g = self.geometry
+        g, cols = self.geometry, self._cols(split)
         y = (tile.row - unit.row) * g.stride
-        return {"address": base + y * g.out_width + tile.col, "col_step": 1, "row_step": g.stride * g.out_width,
-                "y": y, "x": tile.col, "y_step": g.stride, "x_step": 1, "height": self._rows(split, split.rows),
-                "width": g.out_width, "rows": tile.rows, "cols": tile.cols}
+        return {"address": base + y * cols + tile.col - self._first_col(split, unit), "col_step": 1,
+                "row_step": g.stride * cols, "y": y, "x": tile.col, "y_step": g.stride, "x_step": 1,
+                "height": self._rows(split, split.rows), "width": g.out_width, "rows": tile.rows, "cols": tile.cols}
 
     def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:
         dy = tap[0] - unit.tap
-        return BankRead(plane * self._plane_size(split) + slot * self._slot_size(split) + dy * self.geometry.out_width,
-                        dy)
+        offset = plane * self._plane_size(split) + slot * self._slot_size(split) + dy * self._cols(split)
+        return BankRead(offset, dy)
+
+    def _cols(self, split: Split) -> int:
+        return split.cols or self.geometry.out_width
+
+    def _first_col(self, split: Split, unit: Unit) -> int:
+        """The last unit is moved left to end with the map."""
+        return min(unit.col, self.geometry.out_width - self._cols(split))
 
     def _rows(self, split: Split, rows: int) -> int:
         return (rows - 1) * self.geometry.stride + split.taps
 
     def _slot_size(self, split: Split) -> int:
-        return self._rows(split, split.rows) * self.geometry.out_width
+        return self._rows(split, split.rows) * self._cols(split)
 
     def _plane_size(self, split: Split) -> int:
         return ceil_div(self.words, self.fold) * self._slot_size(split)
 
 
-def choose_split(feed: Feed, frames: int, tile_rows: int, config: MachineConfig) -> Split:
-    """The split that loads least: everything in a unit if possible, then as many rows as fit.
+class LocalFeed:
+    """Feed from planes that a depthwise convolution left in the banks: word w, plane p of pixel x in bank
+    (p + w) % banks, address w * pixels + x of part p // banks. 1 x 1 kernels only.
 
-    Raises:
-        MappingError: Not even one kernel row of one output row fits half of the banks.
+    `content(row, lane group)`: what the depthwise convolution calls the planes of its tile that begins at `row`.
     """
-    half = config.spike_depth // 2
-    split = next((s for s in feed.splits() if feed.size(s) <= half), None)
-    if split is None:
-        smallest = list(feed.splits())[-1]
-        raise MappingError(f"the input of a single output row takes {feed.size(smallest)} words of a spike bank, "
-                           f"half a bank has {half}")
-    live = ceil_div(feed.words, split.words) * ceil_div(feed.geometry.kernel, split.taps)
-    live *= lane_groups(frames, config) * (feed.planes if split.apart else 1)
-    most = feed.geometry.out_height
-    for budget in (config.spike_depth // (2 * live), config.spike_depth // (live + 1)):
-        rows = _rows_within(feed, split, budget, most)
-        if rows:
-            return _with_rows(split, rows if rows < tile_rows or rows == most else rows - rows % tile_rows)
-    return _with_rows(split, _rows_within(feed, split, half, min(most, tile_rows)))
 
+    signed = True
+    planes = PLANE_BITS
+    geometry: Geometry
 
-def _with_rows(split: Split, rows: int) -> Split:
-    return Split(rows, split.words, split.taps, split.apart)
+    def __init__(
+        self, words: int, geometry: Geometry, tile_rows: int, name: Hashable, config: MachineConfig
+    ) -> None:
+        self.words, self.geometry, self.config, self.name = words, geometry, config, name
+        self.fold = config.banks
+        self._pixels = tile_rows * geometry.width
 
+    def taps(self, row: int, rows: int) -> list[Tap]:
+        return [(0, 0)]
 
-def _rows_within(feed: Feed, split: Split, budget: int, most: int) -> int:
-    """Most output rows whose unit fits `budget` words, 0 if none."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if feed.size(_with_rows(split, middle)) <= budget:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    def splits(self) -> Iterator[Split]:
+        yield Split(1, self.words, 1)
 
+    def size(self, split: Split) -> int:
+        return self.parts * self.part_size
 
-def tiles(geometry: Geometry, first_row: int, rows: int, config: MachineConfig) -> list[Tile]:
-    """Tiles of output rows [first_row, first_row + rows), cut at the picture's end."""
-    rows = min(rows, geometry.out_height - first_row)
-    width, depth = geometry.out_width, config.accumulator_depth
-    if width > depth:
-        return [Tile(first_row + r, 1, col, min(depth, width - col))
-                for r in range(rows) for col in range(0, width, depth)]
-    step = depth // width
-    return [Tile(first_row + r, min(step, rows - r), 0, width) for r in range(0, rows, step)]
+    @property
+    def parts(self) -> int:
+        """Addresses that the planes of one item take in a bank."""
+        return ceil_div(PLANE_BITS, self.config.banks)
+
+    @property
+    def part_size(self) -> int:
+        return self.words * self._pixels
+
+    def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
+        return self.planes_of(unit.row, unit.lane_group)
+
+    def planes_of(self, row: int, lane_group: int) -> Hashable:
+        return self.name, row, lane_group
+
+    def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
+        raise AssertionError("local planes are made, not loaded")
+
+    def needs(self, emitter: Emitter, split: Split, unit: Unit) -> tuple[Need, ...]:
+        return ()
+
+    def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
+        return {"address": base + tile.col, "col_step": 1, "row_step": self.geometry.width, "y": 0, "x": 0,
+                "y_step": 0, "x_step": 0, "height": 1, "width": 1, "rows": tile.rows, "cols": tile.cols}
+
+    def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:
+        raise AssertionError("banks of local planes differ by word")
+
+    def read_word(self, word: int, plane: int, pixels: int) -> BankRead:
+        """Where plane `plane` of `word` is, in a tile of `pixels` pixels."""
+        return BankRead(plane // self.config.banks * self.part_size + word * pixels)

@@ -2,7 +2,8 @@
 
 The engines run either in program order, or in a random order that respects only what the hardware respects: queues in
 order and of finite length, tokens, finite output FIFOs. Every memory has exactly the depth of the configuration, and
-knows which rows were written. A store becomes visible at its completion.
+knows which rows were written. An instruction reads when it starts; what DRAIN and stores write becomes visible at their
+completion.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ class Interpreter:
             Target.WEIGHTS: Memory("weight buffer", config.weight_depth, (config.weight_row_bytes,)),
             Target.CHUNKS: Memory("chunk buffer", config.chunk_depth, (config.chunk_header_beats * beat,)),
             Target.PARAMETERS: Memory("parameter buffer", config.parameter_depth, (config.parameter_beats * beat,))}
-        self.shortcut = Memory("shortcut buffer", config.shortcut_depth, (config.residual_beats * beat,))
+        self.residual = Memory("residual buffer", config.residual_depth, (config.residual_beats * beat,))
         depth = None if rng is None else STREAM_DEPTH
-        self.main, self.residual = Fifo("main stream", depth), Fifo("residual stream", depth)
-        self.matrix = Fifo("matrix stream", depth)
+        self.main, self.matrix = Fifo("main stream", depth), Fifo("matrix stream", depth)
         self._compute = ComputeModel(config, self.banks, self.buffers)
-        self._drain = DrainModel(config, self._compute.accumulators, self.buffers[Target.PARAMETERS], self.shortcut)
+        self._drain = DrainModel(
+            config, self._compute.accumulators, self.buffers[Target.PARAMETERS], self.residual, self.banks)
 
     def run(self) -> Interpreter:
         """Run to the end. Raises InterpreterError naming the instruction."""
@@ -66,7 +67,7 @@ class Interpreter:
                         raise InterpreterError(f"instruction {index}: waits for a stream that nobody fills")
         else:
             Interleaving(self.program.instructions(), self._guarded, self._rng).run()
-        for stream in (self.main, self.residual, self.matrix):
+        for stream in (self.main, self.matrix):
             if len(stream):
                 raise InterpreterError(f"{stream.name}: {len(stream)} beats left at the end")
         return self
@@ -97,19 +98,22 @@ class Interpreter:
                 self._load(body)
             case Opcode.LOAD_PIXELS:
                 self._load_pixels(body)
-            case Opcode.LOAD_WEIGHTS:
+            case Opcode.LOAD_WEIGHTS | Opcode.LOAD_WEIGHTS_B:
                 target = self.buffers[Target(body["target"])]
                 self._fill(target, body["row"], self._read(body["region"], body["offset"], body["beats"]))
             case Opcode.LOAD_SHORTCUT:
-                self._fill(self.shortcut, body["item"], self._gather(body))
+                self._fill(self.residual, body["item"], self._gather(body))
             case Opcode.COMPUTE:
-                yield from _push([(beats, None) for beats in self._compute.execute(body)], self.matrix, self.residual)
+                yield from _push(self._compute.execute(body), self.matrix)
             case Opcode.DRAIN:
-                yield from _push(self._drain.execute(body), self.main, self.residual)
+                drained = self._drain.execute(body)
+                yield from _push(drained.beats, self.main)
+                for memory, rows, content in drained.writes:
+                    memory.write(rows, content)
             case Opcode.STORE:
                 yield from self._store(body, self.matrix if body["source"] else self.main)
             case Opcode.STORE_RESIDUAL:
-                yield from self._store(body, self.residual)
+                yield from self._store_residual(body)
 
     def _load(self, body: Body) -> None:
         beats = self._gather(body)
@@ -132,6 +136,8 @@ class Interpreter:
                 self.banks[bank].write(address, words)
 
     def _fill(self, buffer: Memory, row: int, beats: NDArray[np.uint8]) -> None:
+        if beats.size % buffer.data[0].size:
+            raise InterpreterError(f"{buffer.name}: {len(beats)} beats are not whole rows")
         rows = beats.reshape(-1, buffer.data.shape[1])
         buffer.write(row + np.arange(len(rows)), rows)
 
@@ -161,20 +167,24 @@ class Interpreter:
             yield bool(taken)
         self.regions[Region(body["region"])].write(addresses, np.array(beats))
 
+    def _store_residual(self, body: Body) -> Work:
+        addresses, size = self._addresses(body), self.config.residual_beats
+        if len(addresses) % size:
+            raise InterpreterError(f"{len(addresses)} beats are not whole items of {size} beats")
+        items = self.residual.read(body["item"] + np.arange(len(addresses) // size))
+        yield True
+        self.regions[Region(body["region"])].write(addresses, items.reshape(len(addresses), -1))
 
-def _push(
-    items: list[tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]], main: Fifo, residual: Fifo
-) -> Work:
-    """Items in order; each waits until both streams have room for its beats."""
+
+def _push(items: list[NDArray[np.uint8]], stream: Fifo) -> Work:
+    """Items in order; each waits until the stream has room for its beats."""
     moved = False
-    for first, second in items:
-        while not (first is None or main.room(len(first))) or not (second is None or residual.room(len(second))):
+    for beats in items:
+        while not stream.room(len(beats)):
             yield moved
             moved = False
-        for stream, beats in ((main, first), (residual, second)):
-            if beats is not None:
-                stream.push(beats)
-                moved = True
+        stream.push(beats)
+        moved = True
 
 
 def _bits(mask: int) -> list[int]:

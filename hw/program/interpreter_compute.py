@@ -28,11 +28,12 @@ class ComputeModel:
         self._counts = np.zeros((config.word_channels, config.word_channels), dtype=np.int64)
         self._column = np.zeros(config.word_channels, dtype=np.int64)
         self._tables: tuple[NDArray[np.int8], int, int] | None = None
+        self._before = self._tables
 
     def execute(self, body: Body) -> list[NDArray[np.uint8]]:
         """All chunks. Returns the beats of the Hamming unit, one entry per piece."""
         beats: list[NDArray[np.uint8]] = []
-        self._tables = None
+        self._tables = self._before = None
         for chunk in range(body["chunk"], body["chunk"] + body["chunks"]):
             words = self._buffers[Target.CHUNKS].read(np.array([chunk]))[0].view("<u4")
             common = unpack_fields(CHUNK_COMMON, int(words[0]))
@@ -64,9 +65,11 @@ class ComputeModel:
         if common["load"]:
             data = self._buffers[Target.WEIGHTS].read(common["operand"] + np.arange(rows))
             weights = unpack_weights(data, self.config)
-            self._tables = (weights, common["negate"], common["bipolar"])
+            self._before, self._tables = self._tables, (weights, common["negate"], common["bipolar"])
+        elif common["swap"]:
+            self._before, self._tables = self._tables, self._before
         if self._tables is None:
-            raise InterpreterError("the first chunk of a COMPUTE does not load its tables")
+            raise InterpreterError("tables are used that the COMPUTE has not loaded")
         if self._tables[1:] != (common["negate"], common["bipolar"]):
             raise InterpreterError("a chunk that keeps the tables changes their sign or kind")
         return self._tables[0].astype(np.float32) * (-1 if common["negate"] else 1)

@@ -88,7 +88,10 @@ class ChannelMap:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPlace:
-    """A tensor in DDR: `size` bytes at `offset` of `region`. `group`: see ChannelMap. `heads`, `limbs`: keyvalue."""
+    """A tensor in DDR: `size` bytes at `offset` of `region`. `group`: see ChannelMap. `heads`, `limbs`: keyvalue.
+
+    `stored`: the program puts it there; False if it never leaves the chip.
+    """
 
     name: str
     kind: str
@@ -102,6 +105,7 @@ class TensorPlace:
     group: int
     heads: int = 0
     limbs: int = 0
+    stored: bool = True
 
     def description(self) -> dict[str, Any]:
         """As JSON."""

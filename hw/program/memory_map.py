@@ -24,7 +24,7 @@ def place_tensors(network: Network, emitter: Emitter) -> tuple[dict[str, TensorP
     config, places, workspace = emitter.config, {}, 0
     groups = channel_groups(network, config)
     matrices = {o.output: o for o in network.operators if isinstance(o, KeyValue)}
-    made = [network.input, *(name for o in network.operators for name in outputs_of(o))]
+    made = [network.input, *network.given, *(name for o in network.operators for name in outputs_of(o))]
     for name in made:
         tensor = network.tensors[name]
         place = TensorPlace(

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikeloom.arithmetic import LEAKS
+from spikeloom.arithmetic import LEAKS, PLANE_BITS
 from spikeloom.hw.isa import Leak, Mode, Opcode, Source, Target
 from spikeloom.network import Network, Neuron
 
-from .buffers import LeastRecentBuffer
 from .constants import NEVER, pack_parameters
 from .emitter import Emitter, Transfer
 from .feeds import Tile
-from .layout import ITEM_BEATS, ChannelMap, TensorPlace, lane_groups
+from .layout import ITEM_BEATS, ChannelMap, TensorPlace, ceil_div, lane_groups
+from .residual import Residuals, Window
 from .schedule import Access
+from .work import Content, Need
+
+RESIDUAL = "RESIDUAL"
+"""The residual buffer in the hazard analysis."""
+
+PARAMETER_PARTS = 4
+"""Share of the parameter buffer that is loaded at a time."""
+
+STAGED = 4
+"""A piece of a residual tensor in DDR takes at most the staging's size over this."""
+
+PIECES_LOADED = 2
+"""Pieces of the shortcut that are loaded before a tile is drained."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +49,31 @@ class OutputTile:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Part of an OutputTile that one DRAIN takes, relative to it. `item`: items before it."""
+    """Part of an OutputTile that one DRAIN takes, relative to it: whole rows, or part of one. `item`: items before."""
 
     word: int
     words: int
-    pixel: int
-    pixels: int
+    row: int
+    rows: int
+    col: int
+    cols: int
     item: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def items(self) -> int:
+        return self.words * self.pixels
+
+
+@dataclass(frozen=True)
+class LocalPlanes:
+    """Where the planes of a tile go in the spike banks: `base`; `part_size` addresses per part of the planes."""
+
+    base: int
+    part_size: int
 
 
 class NeuronStage:
@@ -52,133 +83,204 @@ class NeuronStage:
         out_map: Channel map of everything that the operator makes.
         height, width: Of the accumulator map.
         pass_words: Output words that one pass fills.
+        residuals: Where residual tensors lie.
     """
 
     def __init__(
         self, emitter: Emitter, network: Network, places: dict[str, TensorPlace], neuron: Neuron, out_map: ChannelMap,
-        height: int, width: int, pass_words: int,
+        height: int, width: int, pass_words: int, residuals: Residuals,
     ) -> None:
         self._emitter, self._config, self._neuron = emitter, emitter.config, neuron
         self._places, self._frames, self._pixels, self._width = places, network.frames, height * width, width
-        self._pass_words = pass_words
+        self._pass_words, self._residuals = pass_words, residuals
         self._offset = emitter.constant(_parameters(network, neuron, out_map))
         self._words = out_map.words
-        self._parameters = LeastRecentBuffer(emitter.regions(self._config.parameter_depth, pass_words))
-        self._shortcut = places[neuron.shortcut] if neuron.shortcut else None
-        self._shortcut_region = 0
-        self._bank = 0
+        # windows of what is read and of what is made; None: staged, if there is such a tensor at all
+        self._source = residuals.homes.get(neuron.shortcut or "")
+        self._target = residuals.homes.get(neuron.residual or "")
+        self._layer = emitter.layer
 
-    def next_bank(self) -> int:
-        """The accumulator bank of the next tile, in turn."""
-        self._bank ^= 1
-        return self._bank
+    def parameters(self, output: OutputTile) -> tuple[Content, int]:
+        """The parameter rows that a tile's are among, and how many come before its own."""
+        most = max(self._pass_words, self._config.parameter_depth // PARAMETER_PARTS)
+        most -= most % self._pass_words
+        first = output.word - output.word % most
+        words = min(most, self._words - first)
+        beats = self._config.parameter_beats
+        offset = self._offset + first * beats * self._config.beat_bytes
 
-    def prepare(self, output: OutputTile) -> int:
-        """Loads that can run beside the computing of a tile. Returns its parameter row, to be given to `drain`."""
-        for index, piece in enumerate(self._pieces(output)):
-            if index < self._shortcut_regions(output):
-                self._load_shortcut(output, piece, index)
-        return self._parameters.place(output.word, lambda row: self._load_parameters(output, row))
+        def fill(row: int) -> None:
+            self._emitter.layer = self._layer
+            self._emitter.load_constants(Target.PARAMETERS, row, words, offset, words * beats)
 
-    def drain(self, output: OutputTile, bank: int, parameter: int) -> None:
-        """Emit the drains of a tile, each with its stores."""
+        return Content(("parameters", self._layer, first), words, fill), output.word - first
+
+    def needs(self, output: OutputTile) -> tuple[Need, ...]:
+        """The shortcut of a tile."""
+        if self._neuron.shortcut is None:
+            return ()
+        tile = output.tile
+        return self._emitter.needs(self._places[self._neuron.shortcut], tile.row, tile.row + tile.rows, output.word,
+                                   output.word + output.words)
+
+    def prepare(self, output: OutputTile) -> list[int]:
+        """Emit the loads of the shortcut that can run beside the computing of a tile; their items, for `drain`."""
         pieces = list(self._pieces(output))
-        regions = self._shortcut_regions(output)
+        return [self._load_shortcut(output, piece) for piece in pieces[:self._loaded_before(pieces)]]
+
+    def drain(
+        self, output: OutputTile, bank: int, parameter: int, items: Sequence[int] = (),
+        local: LocalPlanes | None = None, carry: int = 0,
+    ) -> None:
+        """Emit the drains of a tile, each with its stores. `carry`: items of the carry memory before it."""
+        pieces = list(self._pieces(output))
+        loaded = list(items)
         for index, piece in enumerate(pieces):
-            self._drain(output, piece, bank, parameter, index)
-            self._store(output, piece)
-            if index + regions < len(pieces):
-                self._load_shortcut(output, pieces[index + regions], index + regions)
-        self._shortcut_region += len(pieces)
+            item = loaded[index] if loaded else self._staged(piece)
+            self._drain(output, piece, bank, parameter, item, local, carry)
+            self._store(output, piece, item)
+            if loaded and len(loaded) < len(pieces):
+                loaded.append(self._load_shortcut(output, pieces[len(loaded)]))
+
+    def _loaded_before(self, pieces: list[_Piece]) -> int:
+        spilled = self._neuron.shortcut is not None and self._source is None
+        return min(len(pieces), PIECES_LOADED) if spilled else 0
+
+    def _staged(self, piece: _Piece) -> int:
+        """Where r goes if there is no shortcut and the tensor lies in DDR."""
+        made = self._neuron.residual is not None and self._target is None
+        return self._residuals.staging.take(piece.items) if made else 0
 
     def _pieces(self, output: OutputTile) -> Iterator[_Piece]:
-        """All at once, or so that two pieces fit the shortcut buffer."""
-        pixels, words = output.tile.pixels, output.words
-        if self._shortcut is None:
-            yield _Piece(0, words, 0, pixels, 0)
+        """All at once; or so that the rows lie together in the window; or so that a few pieces fit the staging."""
+        tile, n = output.tile, self._neuron
+        if n.shortcut is None and n.residual is None:
+            yield _Piece(0, output.words, 0, tile.rows, 0, tile.cols, 0)
             return
-        most = self._config.shortcut_depth // 2
-        word_step, pixel_step = max(1, min(words, most // pixels)), min(pixels, most)
+        homes = [home for home in (self._source, self._target) if home is not None]
+        staged = (n.shortcut is not None and self._source is None) or (n.residual is not None and self._target is None)
+        most = max(1, self._residuals.staging.size // STAGED) if staged else tile.pixels * output.words
+        words, cols = max(1, min(output.words, most // tile.pixels)), min(most, tile.cols)
+        if len({home.word_stride for home in homes} | ({0} if staged else set())) > 1:
+            words = 1
         item = 0
-        for word in range(0, words, word_step):
-            for pixel in range(0, pixels, pixel_step):
-                piece = _Piece(word, min(word_step, words - word), pixel, min(pixel_step, pixels - pixel), item)
-                item += piece.words * piece.pixels
-                yield piece
+        for word in range(0, output.words, words):
+            row = 0
+            while row < tile.rows:
+                rows = max(1, min(tile.rows - row, most // tile.cols))
+                for home in homes:
+                    whole = home.width == tile.cols
+                    rows = min(rows, home.rows - (tile.row + row) % home.rows) if whole else 1
+                for col in range(0, tile.cols, cols):
+                    piece = _Piece(word, min(words, output.words - word), row, rows, col, min(cols, tile.cols - col),
+                                   item)
+                    item += piece.items
+                    yield piece
+                row += rows
 
-    def _shortcut_regions(self, output: OutputTile) -> int:
-        return 0 if self._shortcut is None else 2
-
-    def _shortcut_row(self, index: int) -> int:
-        return (self._shortcut_region + index) % 2 * (self._config.shortcut_depth // 2)
-
-    def _load_shortcut(self, output: OutputTile, piece: _Piece, index: int) -> None:
-        if self._shortcut is None:
-            return
-        row, transfer = self._shortcut_row(index), self._transfer(self._shortcut, output, piece)
-        accesses = [Access("SHORTCUT", row, row + piece.words * piece.pixels, write=True)]
+    def _load_shortcut(self, output: OutputTile, piece: _Piece) -> int:
+        assert self._neuron.shortcut is not None
+        count = piece.items
+        item = self._residuals.staging.take(count)
+        transfer = self._transfer(self._places[self._neuron.shortcut], output, piece)
         self._emitter.emit(
-            Opcode.LOAD_SHORTCUT, transfer.fields(self._config.beat_bytes) | {"item": row},
-            [*accesses, *transfer.accesses(self._config.beat_bytes, write=False)])
+            Opcode.LOAD_SHORTCUT, transfer.fields(self._config.beat_bytes) | {"item": item},
+            [Access(RESIDUAL, item, item + count, write=True),
+             *transfer.accesses(self._config.beat_bytes, write=False)])
+        return item
 
-    def _load_parameters(self, output: OutputTile, row: int) -> None:
-        beats = self._config.parameter_beats
-        offset = self._offset + output.word * beats * self._config.beat_bytes
-        self._emitter.load_constants(Target.PARAMETERS, row, output.words, offset, output.words * beats)
-
-    def _drain(self, output: OutputTile, piece: _Piece, bank: int, parameter: int, index: int) -> None:
+    def _residual_fields(self, output: OutputTile, piece: _Piece, item: int) -> tuple[dict[str, int], list[Access]]:
+        """`item`: where the piece is staged, if it is."""
         n = self._neuron
+        fields: dict[str, int] = {}
+        accesses = []
+        for name, tensor, home in (("shortcut", n.shortcut, self._source), ("residual", n.residual, self._target)):
+            if tensor is None:
+                continue
+            first, stride = item, piece.pixels
+            if home is not None:
+                first, stride = self._home_item(home, output, piece), home.word_stride
+            fields |= {name: 1, f"{name}_item": first, "item_stride": stride}
+            accesses += [Access(RESIDUAL, low, low + piece.pixels, write=name == "residual")
+                         for low in range(first, first + piece.words * stride, stride)]
+        return fields, accesses
+
+    def _home_item(self, home: Window, output: OutputTile, piece: _Piece) -> int:
+        tile = output.tile
+        return home.item(output.lane_group, output.word + piece.word, tile.row + piece.row, tile.col + piece.col)
+
+    def _drain(
+        self, output: OutputTile, piece: _Piece, bank: int, parameter: int, item: int, local: LocalPlanes | None,
+        carry: int,
+    ) -> None:
+        n, tile = self._neuron, output.tile
         mode = Mode.SUM if n.logits else Mode[n.mode.upper()]
         last_group = output.lane_group == lane_groups(self._frames, self._config) - 1
-        row = parameter + piece.word
-        accesses = [Access(f"acc {bank}", piece.pixel, piece.pixel + piece.pixels),
-                    Access(Target.PARAMETERS.name, row, row + piece.words)]
-        fields: dict[str, int] = {}
-        if self._shortcut is not None:
-            item = self._shortcut_row(index)
-            accesses.append(Access("SHORTCUT", item, item + piece.words * piece.pixels))
-            fields |= {"shortcut": 1, "shortcut_item": item}
+        row, pixel, pixels = parameter + piece.word, piece.row * tile.cols + piece.col, piece.pixels
+        fields, accesses = self._residual_fields(output, piece, item)
+        accesses += [Access(f"acc {bank}", pixel, pixel + pixels),
+                     Access(Target.PARAMETERS.name, row, row + piece.words)]
         if n.lif is not None:
             fields |= {"leak": Leak(LEAKS.index(n.lif.leak)), "soft": n.lif.reset == "soft", "strict": n.lif.strict}
         if n.pool:
-            fields |= {"pool": 1, "pool_first": output.first and piece.pixel == 0,
-                       "pool_last": output.last and piece.pixel + piece.pixels == output.tile.pixels}
+            fields |= {"pool": 1, "pool_first": output.first and pixel == 0,
+                       "pool_last": output.last and pixel + pixels == tile.pixels}
         if n.lif is not None or n.logits is not None:
-            fields |= {"carry_in": output.lane_group > 0, "carry": piece.word if n.pool else piece.item}
+            fields |= {"carry_in": output.lane_group > 0, "carry": carry + (piece.word if n.pool else piece.item)}
+        if local is not None:
+            first = local.base + output.word * pixels
+            fields |= {"local": 1, "local_bank": output.word % self._config.banks, "local_address": first,
+                       "local_stride": local.part_size}
+            for part in range(ceil_div(PLANE_BITS, self._config.banks)):
+                low = first + part * local.part_size
+                accesses += [Access(f"bank {b}", low, low + piece.words * pixels, write=True)
+                             for b in range(self._config.banks)]
         fields |= {
-            "acc_bank": bank, "acc_base": piece.pixel, "pixels": piece.pixels, "word": piece.word,
+            "acc_bank": bank, "acc_base": pixel, "pixels": pixels, "word": piece.word,
             "words": piece.words, "parameter": row, "mode": mode, "spikes": n.spikes is not None,
-            "residual": n.residual is not None, "planes": n.planes is not None,
-            "raw": n.logits is not None and last_group,
+            "planes": n.planes is not None, "raw": n.logits is not None and last_group,
             "lanes": min(self._config.lanes, self._frames - output.lane_group * self._config.lanes)}
         self._emitter.emit(Opcode.DRAIN, fields, accesses)
+        if (n.planes is not None and local is None) or (n.spikes is not None and not n.pool):
+            name = n.planes or n.spikes
+            assert name is not None
+            self._emitter.store(self._transfer(self._places[name], output, piece), Source.DRAIN)
 
-    def _store(self, output: OutputTile, piece: _Piece) -> None:
-        """Stores of one DRAIN. They come right behind it: it blocks while the FIFO is full."""
+    def _store(self, output: OutputTile, piece: _Piece, item: int) -> None:
+        """The other stores of one DRAIN. They come right behind it: it blocks while the FIFO is full."""
         n, beat = self._neuron, self._config.beat_bytes
-        if n.pool:
-            if output.last and piece.pixel + piece.pixels == output.tile.pixels and n.spikes is not None:
-                place = self._places[n.spikes]
-                first = output.lane_group * self._words + output.word + piece.word
-                self._emitter.store(Transfer(place, place.offset + first * beat, piece.words), Source.DRAIN)
-            return
-        for name in (n.spikes, n.planes):
-            if name is not None:
-                self._emitter.store(self._transfer(self._places[name], output, piece), Source.DRAIN)
-        if n.residual is not None:
-            self._emitter.store(self._transfer(self._places[n.residual], output, piece), None)
+        last = output.last and piece.row * output.tile.cols + piece.col + piece.pixels == output.tile.pixels
+        if n.pool and last and n.spikes is not None:
+            place = self._places[n.spikes]
+            first = output.lane_group * self._words + output.word + piece.word
+            self._emitter.store(Transfer(place, place.offset + first * beat, piece.words), Source.DRAIN)
+        if n.residual is not None and (self._target is None or self._residuals.observe):
+            self._store_residual(output, piece, item)
         if n.logits is not None and output.lane_group == lane_groups(self._frames, self._config) - 1:
             place, beats = self._places[n.logits], self._config.raw_beats
             offset = place.offset + (output.word + piece.word) * beats * beat
             self._emitter.store(Transfer(place, offset, piece.words * beats), Source.DRAIN)
 
+    def _store_residual(self, output: OutputTile, piece: _Piece, item: int) -> None:
+        assert self._neuron.residual is not None
+        place, pixels = self._places[self._neuron.residual], piece.pixels
+        if self._target is None:
+            self._emitter.store_residual(self._transfer(place, output, piece), item, piece.items)
+            return
+        first = self._home_item(self._target, output, piece)
+        for word in range(piece.words):
+            one = replace(piece, word=piece.word + word, words=1)
+            item = first + word * self._target.word_stride
+            self._emitter.store_residual(self._transfer(place, output, one), item, pixels)
+
     def _transfer(self, place: TensorPlace, output: OutputTile, piece: _Piece) -> Transfer:
         """The items of a piece in a spikes, planes or residual tensor."""
-        item = ITEM_BEATS[place.kind] * self._config.beat_bytes
+        beats, tile = ITEM_BEATS[place.kind], output.tile
+        item = beats * self._config.beat_bytes
         word = output.lane_group * self._words + output.word + piece.word
-        pixel = output.tile.row * self._width + output.tile.col + piece.pixel
-        return Transfer(place, place.offset + (word * self._pixels + pixel) * item,
-                        piece.pixels * ITEM_BEATS[place.kind], piece.words, self._pixels * item)
+        pixel = (tile.row + piece.row) * self._width + tile.col + piece.col
+        return Transfer(place, place.offset + (word * self._pixels + pixel) * item, piece.cols * beats,
+                        piece.rows, self._width * item, piece.words, self._pixels * item)
 
 
 def _parameters(network: Network, neuron: Neuron, out_map: ChannelMap) -> bytes:

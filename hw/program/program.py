@@ -74,6 +74,11 @@ class Program:
         """Of a clip, all operators."""
         return sum(o.synaptic_operations for o in self.operators)
 
+    @property
+    def on_chip(self) -> list[str]:
+        """Tensors that never leave the chip."""
+        return [name for name, place in self.tensors.items() if not place.stored]
+
     def region_size(self, region: Region) -> int:
         """Bytes that a region must have."""
         return (len(self.image), self.workspace_bytes, self.input_bytes, self.output_bytes)[region]

@@ -16,9 +16,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from spikeloom.hw.isa import Engine, Instruction, Opcode
+from spikeloom.hw.isa import Engine, Instruction
 
-QUEUE_DEPTH = 4
+QUEUE_DEPTH = 16
 """Instructions that the queue of an engine holds."""
 
 STREAM_DEPTH = 64
@@ -29,9 +29,6 @@ TOKENS_MAX = 255
 
 OPEN_MAX = 100
 """Open tokens of a semaphore from which on an engine rather waits for all that the other one was given so far."""
-
-HOIST = 48
-"""Instructions that a load of constants may be moved ahead."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +45,12 @@ class Access:
 class Step:
     """An instruction in program order and what it touches.
 
-    `constant`: its DDR offset counts from the constants. `early`: worth being moved ahead, see `hoist_constants`.
+    `constant`: its DDR offset counts from the constants.
     """
 
     instruction: Instruction
     accesses: tuple[Access, ...] = ()
     constant: bool = False
-    early: bool = False
 
 
 @dataclass
@@ -96,38 +92,6 @@ class _Space:
             self._starts.insert(index, at)
             self._cells.insert(index, _Cell(cell.writer, dict(cell.readers)))
         return index
-
-
-def hoist_constants(steps: Sequence[Step]) -> list[Step]:
-    """Move early loads of constants ahead: the first weights of an operator arrive while the one before still computes.
-
-    Only a few loads are early, for a full queue stops the sequencer and with it all engines. A load passes the steps
-    that do not touch what it writes, at most HOIST of them, but no other instruction of its engine, and it never comes
-    between a DRAIN or COMPUTE and the stores that take its beats. The order stays a valid sequential execution.
-    """
-    result: list[Step] = []
-    for step in steps:
-        at = len(result)
-        if step.early and step.instruction.opcode is Opcode.LOAD_WEIGHTS and len(step.accesses) == 1:
-            at = _earliest(result, step)
-        result.insert(at, step)
-    return result
-
-
-def _earliest(steps: Sequence[Step], load: Step) -> int:
-    """Index in `steps` at which `load` may be put."""
-    best = len(steps)
-    for index in range(len(steps) - 1, max(-1, len(steps) - 1 - HOIST), -1):
-        before = steps[index]
-        if before.instruction.engine is load.instruction.engine or _touch(before, load.accesses[0]):
-            break
-        if before.instruction.engine not in (Engine.STORE, Engine.STORE_RESIDUAL):
-            best = index
-    return best
-
-
-def _touch(step: Step, write: Access) -> bool:
-    return any(a.space == write.space and a.low < write.high and write.low < a.high for a in step.accesses)
 
 
 def insert_tokens(steps: Sequence[Step]) -> None:

@@ -34,7 +34,7 @@ from .package_ip import ooc_constraints, package_ip_script
 from .reports import Timing, read_resources, read_timing
 from .wrapper import TOP, wrapper_verilog
 
-__all__ = ["EXPECTED", "SCRIPTS", "VivadoError", "bitstream", "vivado"]
+__all__ = ["EXPECTED", "SCRIPTS", "VivadoError", "bitstream", "built_config", "vivado"]
 
 SCRIPTS = ("package_ip.tcl", "build_zcu104.tcl")
 """In the order in which they run."""
@@ -61,7 +61,7 @@ def vivado(directory: str | Path) -> list[Path]:
         ValueError: `directory` holds no machine, or Verilog and report are of different builds.
     """
     directory = Path(directory)
-    config = _config(directory)
+    config = built_config(directory)
     design = zcu104_design(config)
     if problems := design_problems(design, config):
         raise VivadoError(f"the block design is not sound: {'; '.join(problems)}")
@@ -105,8 +105,8 @@ def bitstream(
     return _collect(directory)
 
 
-def _config(directory: Path) -> MachineConfig:
-    """The configuration that `directory` was built for."""
+def built_config(directory: Path) -> MachineConfig:
+    """The configuration that `directory` was built for. ValueError if it holds no machine, or parts of several."""
     path, verilog = directory / "report" / "build.json", directory / "rtl" / "spikeloom.v"
     for file in (path, verilog):
         if not file.exists():

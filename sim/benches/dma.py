@@ -3,7 +3,8 @@
 import itertools
 import logging
 import random
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,21 +19,27 @@ from spikeloom.config import MachineConfig
 from spikeloom.hw.gateware.axi import BOUNDARY_BYTES, MAX_BEATS, ReadBus, WriteBus
 from spikeloom.hw.gateware.load import LoadEngine
 from spikeloom.hw.gateware.read_port import ReadPort
-from spikeloom.hw.gateware.row_load import RowLoadEngine
+from spikeloom.hw.gateware.residual_buffer import ResidualBuffer
+from spikeloom.hw.gateware.residual_store import ResidualStoreEngine
+from spikeloom.hw.gateware.row_load import ITEMS, RowLoadEngine
+from spikeloom.hw.gateware.sequencer import IN_FLIGHT
 from spikeloom.hw.gateware.shared import ResetInserter
 from spikeloom.hw.gateware.store import StoreEngine
 from spikeloom.hw.gateware.write_port import WritePort
-from spikeloom.hw.isa import FIELDS, Opcode, pack_fields
+from spikeloom.hw.isa import FIELDS, Opcode, Target, pack_fields
 
 from . import support
 
 REGION_BYTES = 1 << 17
+LATENCY = 100
+"""Cycles of memory that checks of speed assume; read ports have credit for that."""
+
 BASES = (0x12_3456_7000, 0xFE_0000_0000, 0x00_8000_0000, 0x00_FFFF_F000)
 """Base addresses of the regions; the last one lies across a 32-bit boundary."""
 
 
 class ReadEngines(wiring.Component):
-    """LOAD, LOAD_WEIGHTS and LOAD_SHORTCUT engine on one read port; `core_reset` resets the engines only.
+    """Engines LOAD, WEIGHT and SHORTCUT on one read port; `core_reset` resets the engines only.
 
     Ports of engine e are called `<e>_<port>`, e = load, weight, shortcut.
     """
@@ -52,7 +59,7 @@ class ReadEngines(wiring.Component):
     @staticmethod
     def make_engines(config: MachineConfig) -> dict[str, Any]:
         return {"load": LoadEngine(config), "weight": RowLoadEngine(config, Opcode.LOAD_WEIGHTS),
-                "shortcut": RowLoadEngine(config, Opcode.LOAD_SHORTCUT)}
+                "shortcut": RowLoadEngine(config, Opcode.LOAD_SHORTCUT, Opcode.LOAD_WEIGHTS_B)}
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -74,13 +81,13 @@ class ReadEngines(wiring.Component):
 
 
 class WriteEngines(ReadEngines):
-    """STORE (two sources) and STORE_RESIDUAL engine, `store` and `residual`, on one write port."""
+    """Engines STORE (two sources) and STORE_RESIDUAL, `store` and `residual`, on one write port."""
 
     side, signature_of_bus, port_class = "writes", WriteBus, WritePort
 
     @staticmethod
     def make_engines(config: MachineConfig) -> dict[str, Any]:
-        return {"store": StoreEngine(config, 2), "residual": StoreEngine(config, 1)}
+        return {"store": StoreEngine(config, 2), "residual": ResidualStoreEngine(config)}
 
 
 @dataclass
@@ -138,6 +145,74 @@ class WriteRam(AxiRamWrite):
         self.ddr.write(address, data)
 
 
+class LatentReads:
+    """Read side of a fast memory: one beat per cycle, `latency` cycles after the address at the earliest."""
+
+    def __init__(self, dut: Any, ddr: Ddr, latency: int) -> None:
+        self.dut, self.ddr, self.latency = dut, ddr, latency
+        cocotb.start_soon(self._run())
+        cocotb.start_soon(check_addresses(dut, "ar"))
+
+    async def _run(self) -> None:
+        dut, size = self.dut, config().beat_bytes
+        beats: deque[tuple[int, int, int, bool]] = deque()
+        dut.bus__arready.value = 1
+        while True:
+            valid = bool(beats) and beats[0][0] <= support.cycle()
+            dut.bus__rvalid.value = int(valid)
+            if valid:
+                _, number, address, last = beats.popleft()
+                dut.bus__rid.value, dut.bus__rlast.value, dut.bus__rresp.value = number, int(last), 0
+                dut.bus__rdata.value = int.from_bytes(self.ddr.read(address, size), "little")
+            await RisingEdge(dut.clk)
+            if int(dut.bus__arvalid.value):
+                address, count = int(dut.bus__araddr.value), int(dut.bus__arlen.value) + 1
+                beats.extend((support.cycle() + self.latency, int(dut.bus__arid.value), address + k * size,
+                              k == count - 1) for k in range(count))
+
+
+class LatentWrites:
+    """Write side of a fast memory: a burst is written and answered `latency` cycles after its last beat.
+
+    `frozen`: no answers; those that wait come one per cycle afterwards.
+    """
+
+    def __init__(self, dut: Any, ddr: Ddr, latency: int) -> None:
+        self.dut, self.ddr, self.latency, self.frozen = dut, ddr, latency, False
+        cocotb.start_soon(self._run())
+        cocotb.start_soon(check_addresses(dut, "aw"))
+        cocotb.start_soon(check_write_data(dut))
+
+    async def _run(self) -> None:
+        dut, size = self.dut, config().beat_bytes
+        bursts: deque[tuple[int, int]] = deque()
+        data = bytearray()
+        answers: deque[tuple[int, int, int, bytes]] = deque()
+        dut.bus__awready.value = dut.bus__wready.value = 1
+        while True:
+            valid = bool(answers) and answers[0][0] <= support.cycle() and not self.frozen
+            dut.bus__bvalid.value = int(valid)
+            if valid:
+                _, number, address, content = answers.popleft()
+                dut.bus__bid.value, dut.bus__bresp.value = number, self._store(address, content)
+            await RisingEdge(dut.clk)
+            if int(dut.bus__awvalid.value):
+                bursts.append((int(dut.bus__awid.value), int(dut.bus__awaddr.value)))
+            if int(dut.bus__wvalid.value):
+                data += int(dut.bus__wdata.value).to_bytes(size, "little")
+                if int(dut.bus__wlast.value):
+                    answers.append((support.cycle() + self.latency, *bursts.popleft(), bytes(data)))
+                    data.clear()
+
+    def _store(self, address: int, content: bytes) -> int:
+        """Write; returns the response."""
+        try:
+            self.ddr.write(address, content)
+        except IndexError:
+            return 2  # SLVERR
+        return 0
+
+
 def _prepare(ram: Any, channels: tuple[Any, ...], stall: float) -> None:
     ram.log.setLevel(logging.CRITICAL)
     rng = random.Random(f"{support.seed()} {len(channels)}")
@@ -193,34 +268,108 @@ async def check_write_data(dut: Any) -> None:
 
 @dataclass
 class Writes:
-    """Records what an engine writes into its buffers: (enable, row or address, slot, data) per cycle."""
+    """Records what an engine writes into its buffers: (number, values of `ports`) per write, and in which `cycles`.
+
+    `handshakes` maps a number to the names (valid, ready) of a writer and its ports. `ready` is driven here: low with
+    probability `stall`. A valid is a mask, any bit of it will do.
+    """
 
     dut: Any
-    engine: str
-    enable: str
-    ports: tuple[str, ...]
+    handshakes: Mapping[int, tuple[str, str, tuple[str, ...]]]
+    stall: float = 0.0
     seen: list[tuple[int, ...]] = field(default_factory=list)
+    cycles: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         cocotb.start_soon(self._run())
 
     async def _run(self) -> None:
-        enable = getattr(self.dut, f"{self.engine}_{self.enable}")
-        ports = [getattr(self.dut, f"{self.engine}_{port}") for port in self.ports]
+        rng = random.Random(f"{support.seed()} {sorted(self.handshakes.values())}")
+        writers = [(number, getattr(self.dut, valid), getattr(self.dut, ready), [getattr(self.dut, p) for p in ports])
+                   for number, (valid, ready, ports) in self.handshakes.items()]
+        waiting: dict[int, tuple[int, ...]] = {}
         while True:
+            for _, _, ready, _ in writers:
+                ready.value = int(rng.random() >= self.stall)
             await RisingEdge(self.dut.clk)
-            if int(enable.value):
-                self.seen.append((int(enable.value), *(int(port.value) for port in ports)))
+            for number, valid, ready, ports in writers:
+                values = tuple(int(port.value) for port in ports) if int(valid.value) else ()
+                before = waiting.pop(number, None)
+                if before not in (None, values) and not int(self.dut.core_reset.value):
+                    raise AssertionError(f"cycle {support.cycle()}: writer {number} changed: {before} -> {values}")
+                if values and int(ready.value):
+                    self.record(number, values)
+                    self.cycles.append(support.cycle())
+                elif values:
+                    waiting[number] = values
+
+    def record(self, number: int, values: tuple[int, ...]) -> None:
+        self.seen.append((number, *values))
+
+    def clear(self) -> None:
+        self.seen.clear()
+        self.cycles.clear()
 
 
-def bank_writes(dut: Any) -> Writes:
-    """Monitor of the load engine's writes."""
-    return Writes(dut, "load", "write_mask", ("write_address", "write_data"))
+class BankWrites(Writes):
+    """Records what the load engine writes: (mask, address, data), data 0 in the banks outside the mask."""
+
+    def __init__(self, dut: Any, stall: float = 0.0) -> None:
+        ports = ("load_write_mask", "load_write_address", "load_write_data")
+        super().__init__(dut, {0: ("load_write_mask", "load_write_ready", ports)}, stall)
+
+    def record(self, number: int, values: tuple[int, ...]) -> None:
+        mask, address, data = values
+        self.seen.append((mask, address, data & spread(config(), mask, (1 << config().beat_bits) - 1)))
 
 
-def row_writes(dut: Any, engine: str) -> Writes:
-    """Monitor of a row load engine's writes."""
-    return Writes(dut, engine, "write_en", ("write_row", "write_slot", "write_data"))
+def spread(config: MachineConfig, mask: int, word: int) -> int:
+    """`word` in all banks of `mask`, 0 in the others."""
+    return sum(word << config.beat_bits * bank for bank in range(config.banks) if mask >> bank & 1)
+
+
+def row_writes(dut: Any, engine: str, stall: float = 0.0) -> Writes:
+    """Monitor of a row load engine's writes: (target, beat as `row_write`); of items (ITEMS, row, item)."""
+    writers: dict[int, tuple[str, str, tuple[str, ...]]] = {}
+    for target in Target:
+        stream = f"{engine}_target{target}"
+        writers[int(target)] = (f"{stream}__valid", f"{stream}__ready", (f"{stream}__payload",))
+    if hasattr(dut, f"{engine}_load_valid"):
+        writers[ITEMS] = (f"{engine}_load_valid", f"{engine}_load_ready", (f"{engine}_load_row", f"{engine}_load_data"))
+    return Writes(dut, writers, stall)
+
+
+class Items:
+    """A residual buffer of random items for STORE_RESIDUAL; refuses reads with probability `stall`.
+
+    It has the reset of the engines: what is on its way then is lost.
+    """
+
+    def __init__(self, dut: Any, config: MachineConfig, stall: float) -> None:
+        self.dut, self.stall, self.rng = dut, stall, random.Random(f"{support.seed()} items")
+        bits = config.residual_beats * config.beat_bits
+        self.content = [self.rng.getrandbits(bits) for _ in range(config.residual_depth)]
+        cocotb.start_soon(self._run())
+
+    async def _run(self) -> None:
+        dut, width = self.dut, len(self.dut.residual_read_data)
+        line: list[int | None] = [None] * (ResidualBuffer.latency - 1)
+        while True:
+            dut.residual_store_ready.value = int(self.rng.random() >= self.stall)
+            await RisingEdge(dut.clk)
+            asked = int(dut.residual_store_valid.value) and int(dut.residual_store_ready.value)
+            line.append(self.content[int(dut.residual_store_row.value)] if asked else None)
+            if int(dut.core_reset.value):
+                line = [None] * len(line)
+            given = line.pop(0)
+            dut.residual_store_data_valid.value = int(given is not None)
+            dut.residual_read_data.value = self.rng.getrandbits(width) if given is None else given
+
+    def beats(self, config: MachineConfig, item: int, count: int) -> list[int]:
+        """The first `count` beats from `item` on."""
+        mask = (1 << config.beat_bits) - 1
+        return [self.content[(item + k // config.residual_beats) % len(self.content)]
+                >> k % config.residual_beats * config.beat_bits & mask for k in range(count)]
 
 
 def config() -> MachineConfig:
@@ -264,6 +413,53 @@ async def execute(dut: Any, engine: str, opcode: Opcode, body: Mapping[str, int]
         if int(port["done"].value):
             return Outcome(cycles, errors)
     raise AssertionError(f"{engine}, {opcode.name} {dict(body)}: no end after {limit} cycles")
+
+
+@dataclass
+class Batch:
+    """Of instructions that follow each other: cycles in which they were handed over, done, errors reported."""
+
+    taken: list[int] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+    errors: list[int] = field(default_factory=list)
+
+    @property
+    def cycles(self) -> int:
+        """From the first hand-over to the last `done`."""
+        return self.done[-1] - self.taken[0]
+
+    def check_order(self, counts: Sequence[int], effects: Sequence[int], name: str) -> None:
+        """The first `counts[k]` of the `effects` (cycles) come before `done` of instruction k."""
+        for number, (count, done) in enumerate(zip(counts, self.done, strict=True)):
+            late = [cycle for cycle in effects[:count] if cycle >= done]
+            assert not late, f"{name} {number}: done in cycle {done}, {len(late)} of {count} effects not before"
+
+
+async def execute_all(dut: Any, engine: str, instructions: Sequence[tuple[Opcode, Mapping[str, int]]],
+                      pause: float = 0.0, limit: int = 60_000) -> Batch:
+    """Give instructions to `engine` like the sequencer: `IN_FLIGHT` under way at most, a pause of a cycle or more."""
+    port = {name: getattr(dut, f"{engine}_{name}") for name in ("i__payload", "i__valid", "i__ready", "done", "error")}
+    rng, batch, offered, rest = random.Random(f"{support.seed()} {engine}"), Batch(), False, False
+    for _ in range(limit):
+        given, under_way = len(batch.taken), len(batch.taken) - len(batch.done)
+        offered = offered or (
+            given < len(instructions) and under_way < IN_FLIGHT and not rest and rng.random() >= pause)
+        payload = rng.getrandbits(424)
+        if offered:
+            opcode, body = instructions[given]
+            payload = opcode | pack_fields(FIELDS[opcode], body, opcode.name) << 8
+        port["i__valid"].value, port["i__payload"].value = int(offered), payload
+        await RisingEdge(dut.clk)
+        for name, cycles in (("done", batch.done), ("error", batch.errors)):
+            if int(port[name].value):
+                cycles.append(support.cycle())
+        rest = offered and bool(int(port["i__ready"].value))
+        if rest:
+            batch.taken.append(support.cycle())
+            offered = False
+        if len(batch.done) == len(instructions):
+            return batch
+    raise AssertionError(f"{engine}: {len(batch.done)} of {len(instructions)} done after {limit} cycles")
 
 
 async def abort_and_reset(dut: Any, limit: int = 2000) -> None:

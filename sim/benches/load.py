@@ -1,5 +1,6 @@
 """Load engine, LOAD: words from DDR to consecutive bank addresses."""
 
+import itertools
 import random
 
 import cocotb
@@ -18,26 +19,61 @@ def instruction(rng: random.Random, config, least: int = 1, most: int = 400) -> 
 
 def expected(config, ddr: dma.Ddr, body) -> list[tuple[int, ...]]:
     region = ddr.regions[body["region"]]
-    return [(body["bank_mask"], (body["address"] + k) % (1 << 20), dma.beat_at(config, region, offset))
+    mask = body["bank_mask"]
+    return [(mask, (body["address"] + k) % (1 << 20), dma.spread(config, mask, dma.beat_at(config, region, offset)))
             for k, offset in enumerate(dma.beat_offsets(config, body))]
 
 
-async def begin(dut, stall: float = 0.3):
+async def begin(dut, stall: float = 0.3, planes: float = 0.0):
+    """Memory that stalls; in a share `planes` of the cycles the banks take no write of the load engine."""
     config, rng = dma.config(), random.Random(support.seed())
     ddr = dma.Ddr.filled(rng)
     await dma.start(dut)
-    return config, rng, ddr, dma.ReadRam(dut, ddr, stall), dma.bank_writes(dut)
+    return config, rng, ddr, dma.ReadRam(dut, ddr, stall), dma.BankWrites(dut, planes)
 
 
 @cocotb.test()
 async def words_in_order(dut):
-    config, rng, ddr, _, writes = await begin(dut)
+    config, rng, ddr, _, writes = await begin(dut, planes=0.4)
     for least in (1, 1, 1, 1, 2, 2, 20, 20, 100, 100, 200, 300):
         body = instruction(rng, config, least)
         writes.seen.clear()
         outcome = await dma.execute(dut, "load", OP, body)
         support.compare(f"LOAD {body}", writes.seen, expected(config, ddr, body))
         assert outcome.errors == 0
+
+
+@cocotb.test()
+async def one_after_the_other(dut):
+    """LOADs under way together, empty ones among them: all words in order, `done` after those of its instruction."""
+    config, rng, ddr, _, writes = await begin(dut, planes=0.4)
+    for stall in (0.0, 0.3, 0.9):
+        writes.stall = stall
+        writes.clear()
+        bodies = [instruction(rng, config, 1, 60) for _ in range(30)]
+        for body in rng.sample(bodies, 9):
+            body[rng.choice(("run", "count1", "count2"))] = 0
+        batch = await dma.execute_all(dut, "load", [(OP, body) for body in bodies], pause=rng.choice((0, 0.3, 0.95)))
+        words = [expected(config, ddr, body) for body in bodies]
+        support.compare("LOADs", writes.seen, [word for part in words for word in part])
+        batch.check_order(list(itertools.accumulate(map(len, words))), writes.cycles, "LOAD")
+        assert not batch.errors
+
+
+@cocotb.test()
+async def back_to_back(dut):
+    """Under a long latency a beat per cycle, from the first LOAD to the last; the latency counts once."""
+    config, rng, ddr = dma.config(), random.Random(support.seed()), dma.Ddr()
+    await dma.start(dut)
+    dma.LatentReads(dut, ddr, dma.LATENCY)
+    writes = dma.BankWrites(dut)
+    for count, beats in ((20, 64), (5, 320), (dma.IN_FLIGHT, 8)):
+        writes.clear()
+        body = instruction(rng, config) | {"offset": 0, "run": beats, "count1": 1, "count2": 1}
+        batch = await dma.execute_all(dut, "load", [(OP, body)] * count)
+        assert len(writes.seen) == count * beats
+        dut._log.info(f"{count} LOADs of {beats} beats: {batch.cycles} cycles")
+        assert batch.cycles < count * beats + dma.LATENCY + 20, (count, beats, batch.cycles)
 
 
 @cocotb.test()
@@ -79,7 +115,7 @@ async def error_response(dut):
 @cocotb.test()
 async def abort_and_restart(dut):
     """Abort at any time: the port comes to rest, after a reset of the core all works as from new."""
-    config, rng, ddr, _, writes = await begin(dut)
+    config, rng, ddr, _, writes = await begin(dut, planes=0.4)
     for _ in range(12):
         task = cocotb.start_soon(dma.execute(dut, "load", OP, instruction(rng, config, 200, 2000)))
         await support.ticks(dut, rng.randint(1, 150))

@@ -1,5 +1,6 @@
 """Sequencer: random programs with random engines; order, tokens, END, bad instructions."""
 
+import itertools
 import random
 import zlib
 
@@ -7,6 +8,7 @@ import cocotb
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from spikeloom.config import MachineConfig
+from spikeloom.hw.gateware.sequencer import IN_FLIGHT, INDEX_BITS
 from spikeloom.hw.isa import FIELDS, Engine, Instruction, Opcode, pack_fields
 from spikeloom.registers import ErrorCode
 
@@ -63,31 +65,37 @@ class Memory:
 
 
 class FakeEngine:
-    """Takes instructions, works for a random time, says done; logs (cycle taken, cycle done, opcode, body)."""
+    """Takes instructions, up to `depth` before the first is done; each is done a random time after the one before.
 
-    def __init__(self, dut, engine: Engine, rng: random.Random) -> None:
-        self.dut, self.name, self.rng = dut, engine.name.lower(), rng
-        self.log: list[tuple[int, int, int, int]] = []
+    Logs (cycle taken, cycle done, opcode, body, index reported at `done`) and how many were in it at most.
+    """
+
+    def __init__(self, dut, engine: Engine, rng: random.Random, depth: int) -> None:
+        self.dut, self.engine, self.rng, self.depth, self.most = dut, engine, rng, depth, 0
+        self.log: list[tuple[int, int, int, int, int]] = []
 
     async def serve(self) -> None:
         """For ever."""
-        port = {key: getattr(self.dut, f"{self.name}_{key}") for key in ("valid", "ready", "opcode", "body", "done")}
+        name = self.engine.name.lower()
+        port = {key: getattr(self.dut, f"{name}_{key}") for key in ("valid", "ready", "opcode", "body", "done")}
+        inside: list[tuple[int, int, int]] = []
+        end = 0
         while True:
-            ready = self.rng.random() < 0.5
-            port["ready"].value = int(ready)
+            done = bool(inside) and support.cycle() >= end
+            ready = len(inside) < self.depth and self.rng.random() < 0.5
+            port["ready"].value, port["done"].value = int(ready), int(done)
             await ReadOnly()
-            taken = ready and bool(port["valid"].value)
-            opcode, body = int(port["opcode"].value), int(port["body"].value)
-            at = support.cycle()
+            now = support.cycle()
+            if done:
+                at, opcode, body = inside.pop(0)
+                index = int(self.dut.indices.value) >> INDEX_BITS * self.engine & (1 << INDEX_BITS) - 1
+                self.log.append((at, now, opcode, body, index))
+                end = now + 1 + self.rng.randrange(200)
+            if ready and port["valid"].value:
+                end = end if inside else now + 1 + self.rng.randrange(200)
+                inside.append((now, int(port["opcode"].value), int(port["body"].value)))
+                self.most = max(self.most, len(inside))
             await RisingEdge(self.dut.clk)
-            if not taken:
-                continue
-            port["ready"].value = 0
-            await support.ticks(self.dut, self.rng.randrange(200))
-            port["done"].value = 1
-            self.log.append((at, support.cycle(), opcode, body))
-            await RisingEdge(self.dut.clk)
-            port["done"].value = 0
 
 
 async def run(dut, image: bytes, rng: random.Random) -> dict[Engine, FakeEngine]:
@@ -96,7 +104,8 @@ async def run(dut, image: bytes, rng: random.Random) -> dict[Engine, FakeEngine]
     await support.start(dut)
     dut.base.value = support.parameters()["base"]
     cocotb.start_soon(Memory(dut, image, config.beat_bytes, rng).serve())
-    engines = {engine: FakeEngine(dut, engine, random.Random(rng.random())) for engine in QUEUED}
+    depths = dict(zip(QUEUED, itertools.cycle([1, 2, IN_FLIGHT, IN_FLIGHT + 2]), strict=False))
+    engines = {e: FakeEngine(dut, e, random.Random(rng.random()), depth) for e, depth in depths.items()}
     for engine in engines.values():
         cocotb.start_soon(engine.serve())
     dut.run.value = 1
@@ -124,17 +133,22 @@ async def runs_programs_in_token_order(dut):
     position = dict.fromkeys(QUEUED, 0)
     for index, instruction in enumerate(program[:-1]):
         log = engines[instruction.engine].log
-        taken, done, opcode, body = log[position[instruction.engine]]
+        taken, done, opcode, body, reported = log[position[instruction.engine]]
         position[instruction.engine] += 1
         done_at[index] = done
         expected = pack_fields(FIELDS[instruction.opcode], instruction.body, "bench")
         got = opcode, body & (1 << expected.bit_length()) - 1
         assert got == (instruction.opcode, expected), f"instruction {index}"
+        assert reported == index, f"instruction {index} finished, the oldest one reported is {reported}"
         for producer in instruction.wait:
             source = max(i for i in range(index) if program[i].engine is producer
                          and instruction.engine in program[i].signal)
             assert done_at[source] < taken, f"instruction {index} did not wait for instruction {source}"
     assert all(len(engines[e].log) == position[e] for e in QUEUED)
+    most = {engine.depth: engine.most for engine in engines.values()}
+    assert most[1] == 1
+    assert most[IN_FLIGHT + 2] <= IN_FLIGHT
+    assert max(most.values()) > 1, "no engine was given an instruction before the one before was done"
 
 
 def bad_instruction(kind: str, good: bytes, rng: random.Random) -> tuple[bytes, ErrorCode]:
@@ -145,7 +159,7 @@ def bad_instruction(kind: str, good: bytes, rng: random.Random) -> tuple[bytes, 
         flipped = bytearray(good)
         flipped[rng.randrange(64)] ^= 1 << rng.randrange(8)
         return bytes(flipped), ErrorCode.BAD_CHECKSUM
-    body = bytes([rng.randint(10, 255)]) + good[1:60]
+    body = bytes([rng.randint(max(Opcode) + 1, 255)]) + good[1:60]
     return body + zlib.crc32(body).to_bytes(4, "little"), ErrorCode.BAD_OPCODE
 
 

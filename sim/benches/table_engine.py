@@ -48,6 +48,8 @@ def idle_write(rng, dut):
 def rounds(rng, numbers, dut, config, width, count=4):
     """Schedule: fill half 0; then look up random words in one half while the other is filled, and so on.
 
+    The last position of a half comes with the first write to it, the first one two cycles after the last write.
+
     Returns the schedule and [(cycle, word, tables)] of the positions.
     """
     schedule, positions, tables = [], [], [None, None]
@@ -57,12 +59,13 @@ def rounds(rng, numbers, dut, config, width, count=4):
         writes = table_writes(rng, config, fresh, half)
         busy = dict(zip(gaps(rng, len(writes), 0.1), writes, strict=True))
         length = max(busy) + 1
-        looked_up = set() if turn == 0 else {c for c in range(length) if rng.random() < 0.7} | {0, length - 1}
+        looked_up = set() if turn == 0 else {c for c in range(1, length) if rng.random() < 0.7} | {1, length - 1}
         for cycle in range(length):
-            word = random_word(rng, width)
-            if cycle in looked_up:
-                positions.append((len(schedule), word, tables[1 - half]))
-            ports = {"words": word, "valid": int(cycle in looked_up), "half": 1 - half}
+            word, looked_up_half = random_word(rng, width), half if cycle == 0 else 1 - half
+            valid = cycle in looked_up or (cycle == 0 and turn > 1)
+            if valid:
+                positions.append((len(schedule), word, tables[looked_up_half]))
+            ports = {"words": word, "valid": int(valid), "half": looked_up_half}
             schedule.append(ports | (busy.get(cycle) or idle_write(rng, dut)))
         tables[half] = fresh
     return schedule, positions

@@ -1,6 +1,8 @@
-"""Bench of the table loader: entries, order, exact cycles, rows read; a weight buffer that answers a cycle later."""
+"""Bench of the table loader: entries, order, exact cycles, rows read; fills with and without gaps between them."""
 
+import itertools
 import random
+from dataclasses import dataclass
 
 import cocotb
 import numpy as np
@@ -14,32 +16,74 @@ from . import support
 from .schedule import extreme_weights, pack_values, unpack_values
 
 
-async def fill(dut, block, rng, rows, settings):
-    """Start one fill, answer its reads, return its writes [(cycle, table, batch, entry, values)] and its length."""
-    writes, answer, cycle, begin = [], None, 0, settings["row"]
-    while True:
-        dut.start.value = int(cycle == 0)
-        for name, value in settings.items():  # looked at in the cycle of `start` only
-            getattr(dut, name).value = value if cycle == 0 else rng.getrandbits(len(getattr(dut, name)))
+@dataclass
+class Fill:
+    """One fill: its settings (ports that are looked at with `start`), its rows, when it may start and did."""
+
+    settings: dict[str, int]
+    rows: np.ndarray
+    gap: int
+    started: int = -1
+
+
+def random_fills(rng, numbers, block, count):
+    most = block.config.groups // block.config.load_groups
+    fills = []
+    for number in range(count):
+        batches = rng.choice([1, most, rng.randint(1, most)])
+        rows = extreme_weights(numbers, (4 * batches, block.values))
+        settings = {
+            "row": rng.choice([0, 0xFFFF - len(rows), rng.randrange(0xFFFF - len(rows))]), "batches": batches,
+            "negate": number & 1, "bipolar": number >> 1 & 1, "half": rng.getrandbits(1),
+        }  # fmt: skip
+        fills.append(Fill(settings, rows, rng.choice([0, 0, 0, rng.randrange(30)])))
+    return fills
+
+
+async def play(dut, block, rng, fills):
+    """Offer each fill its gap after the one before was taken, answer the reads.
+
+    Returns the writes (cycle, table, batch, entry, values), the cycles of `filled`, those in which `busy`.
+    """
+    waiting, writes, filled, busy = list(fills), [], [], []
+    answer, cycle, wait, idle, reading = None, 0, 0, 0, fills[0]
+    while idle < 30:
+        offered = waiting[0] if waiting and wait == 0 else None
+        dut.start.value = int(offered is not None)
+        for name in fills[0].settings:  # looked at with `start` and `ready` only
+            port = getattr(dut, name)
+            port.value = offered.settings[name] if offered else rng.getrandbits(len(port))
         dut.read_data.value = rng.getrandbits(8 * block.config.weight_row_bytes) if answer is None else answer
         await ReadOnly()
-        if cycle and not dut.busy.value:
-            assert not dut.write_en.value
-            assert not dut.read_en.value
-            await RisingEdge(dut.clk)
-            return writes, cycle
         answer = None
         if dut.read_en.value:
-            row = int(dut.read_row.value) - begin
-            assert 0 <= row < len(rows), f"row {row} of {len(rows)} is read"
-            answer = pack_values(rows[row], 8)
+            row = int(dut.read_row.value) - reading.settings["row"]
+            assert 0 <= row < len(reading.rows), f"cycle {cycle}: row {row} of {len(reading.rows)} is read"
+            answer = pack_values(reading.rows[row], 8)
         if dut.write_en.value:
             values = unpack_values(int(dut.write_data.value), ENTRY_BITS, block.values)
             place = [int(port.value) for port in (dut.write_table, dut.write_batch, dut.write_entry)]
             writes.append((cycle, *place, values))
+        filled += [cycle] if dut.filled.value else []
+        busy += [cycle] if dut.busy.value else []
+        idle = 0 if dut.busy.value or waiting else idle + 1
+        wait = max(0, wait - 1)
+        if offered and dut.ready.value:
+            offered.started, reading = cycle, waiting.pop(0)
+            wait = waiting[0].gap if waiting else 0
         await RisingEdge(dut.clk)
         cycle += 1
-        assert cycle < 10_000, "no end"
+        assert cycle < 20_000, "no end"
+    return writes, filled, busy
+
+
+def first_writes(block, fills):
+    """Cycle of the first write of every fill, by the rule in the docstring of `TableLoader`."""
+    cycles, free = [], 0
+    for fill in fills:
+        cycles.append(max(free, fill.started + block.latency))
+        free = cycles[-1] + 16 * fill.settings["batches"]
+    return cycles
 
 
 @cocotb.test()
@@ -47,26 +91,23 @@ async def fills_tables(dut):
     config = MachineConfig(**support.parameters()["config"])
     block = TableLoader(config)
     rng, numbers = random.Random(support.seed()), np.random.default_rng(support.seed())
-    most = config.groups // config.load_groups
     await support.start(dut)
-    for run in range(16):
-        batches = rng.choice([1, most, rng.randint(1, most)])
-        rows = extreme_weights(numbers, (4 * batches, block.values))
-        settings = {
-            "row": rng.choice([0, 0xFFFF - len(rows), rng.randrange(0xFFFF - len(rows))]), "batches": batches,
-            "negate": run & 1, "bipolar": run >> 1 & 1, "half": rng.getrandbits(1),
-        }  # fmt: skip
-        writes, cycles = await fill(dut, block, rng, rows, settings)
-        tables = block.model(rows, negate=bool(settings["negate"]), bipolar=bool(settings["bipolar"]))
+    fills = random_fills(rng, numbers, block, 24)
+    writes, filled, busy = await play(dut, block, rng, fills)
+    expected, entries, ends = [], [], []
+    for fill, first in zip(fills, first_writes(block, fills), strict=True):
+        settings, batches = fill.settings, fill.settings["batches"]
+        tables = block.model(fill.rows, negate=bool(settings["negate"]), bipolar=bool(settings["bipolar"]))
         by_batch = tables.reshape(batches, config.load_groups, 16, config.outputs)
-        expected = [
-            (block.latency + 16 * batch + step, settings["half"], batch, step ^ step >> 1)
-            for batch in range(batches)
-            for step in range(16)
-        ]
-        support.compare("writes", [write[:4] for write in writes], expected)
-        data = [by_batch[batch, :, entry].ravel().tolist() for _, _, batch, entry in expected]
-        support.compare("entries", [write[4] for write in writes], data)
-        assert cycles == block.cycles(batches)
-        for _ in range(rng.choice([0, 0, 3])):
-            await RisingEdge(dut.clk)
+        for number in range(16 * batches):
+            batch, step = divmod(number, 16)
+            expected.append((first + number, settings["half"], batch, step ^ step >> 1))
+            entries.append(by_batch[batch, :, step ^ step >> 1].ravel().tolist())
+        ends.append(expected[-1][0])
+    support.compare("writes", [write[:4] for write in writes], expected)
+    support.compare("entries", [write[4] for write in writes], entries)
+    support.compare("filled", filled, [end - block.write_delay for end in ends])
+    assert set(busy) >= {write[0] for write in writes}
+    assert len(busy) == len({c for f, e in zip(fills, ends, strict=True) for c in range(f.started + 1, e + 1)})
+    without_gap = sum(a[0] + 1 == b[0] for a, b in itertools.pairwise(expected))
+    assert without_gap > len(expected) - len(fills), "no fill followed another one without a gap"

@@ -1,10 +1,13 @@
 """Transfer generator against its model: random transfers, degenerate ones, throughput."""
 
+import itertools
 import random
 
 import cocotb
+from cocotb.triggers import RisingEdge
 
 from spikeloom.hw.gateware.axi import BOUNDARY_BYTES, BURST, MAX_BEATS
+from spikeloom.hw.gateware.engine import STEP_BITS
 from spikeloom.hw.gateware.transfer import TRANSFER, Burst, TransferGenerator
 
 from . import dma, support
@@ -23,11 +26,21 @@ def transfers(rng: random.Random, beat: int, count: int) -> list[dict[str, int]]
     return result
 
 
+async def note_ends(dut, ends: list[tuple[int, int]]) -> None:
+    """(`beats`, `bursts`) at the end of every transfer."""
+    while True:
+        await RisingEdge(dut.clk)
+        if int(dut.ended.value):
+            ends.append((int(dut.beats.value), int(dut.bursts.value)))
+
+
 async def run(dut, stall: float, count: int) -> tuple[list[dict[str, int]], list[support.Received]]:
     block = TransferGenerator(dma.config())
     given = transfers(random.Random(support.seed()), block.config.beat_bytes, count)
     expected = [burst for transfer in given for burst in block.model(**transfer)]
     await support.start(dut)
+    ends: list[tuple[int, int]] = []
+    cocotb.start_soon(note_ends(dut, ends))
     got = await support.exchange(
         dut, {"i": [support.pack(TRANSFER, transfer) for transfer in given]}, {"o": len(expected)}, stall=stall,
         max_cycles=200_000)
@@ -38,6 +51,10 @@ async def run(dut, stall: float, count: int) -> tuple[list[dict[str, int]], list
         assert 1 <= burst.length <= MAX_BEATS
         assert burst.address // BOUNDARY_BYTES == last // BOUNDARY_BYTES
     assert not int(dut.busy.value)
+    sizes = [block.model(**transfer) for transfer in given]
+    sums = itertools.accumulate(sizes, lambda sums, bursts: (
+        sums[0] + sum(burst.length for burst in bursts), sums[1] + len(bursts)), initial=(0, 0))
+    assert ends == [tuple(value % (1 << STEP_BITS) for value in pair) for pair in sums][1:]
     return given, got["o"]
 
 

@@ -17,7 +17,7 @@ def random_body(rng: random.Random) -> dict[str, int]:
         "rows": rng.randint(1, 5), "cols": rng.randint(1, 6), "skip": rng.choice([0, 0, 1, 3]),
         "address": rng.randrange(1 << 14), "col_step": rng.randint(-9, 9), "row_step": rng.randint(-99, 99),
         "y": rng.randint(-4, 9), "x": rng.randint(-4, 9), "y_step": rng.randint(0, 3), "x_step": rng.randint(0, 3),
-        "height": rng.randint(1, 12), "width": rng.randint(1, 12)}
+        "height": rng.randint(1, 12), "width": rng.randint(1, 12), "acc_base": rng.choice([0, rng.getrandbits(16)])}
 
 
 @cocotb.test()
@@ -32,6 +32,7 @@ async def walks_as_the_model(dut):
         dut.start.value = 1
         await RisingEdge(dut.clk)
         dut.start.value = 0
+        dut.body.value = rng.getrandbits(416)  # nobody may look at it now
         expected = list(Walker.model({f.name: body.get(f.name, 0) for f in FIELDS[Opcode.COMPUTE]}))
         for number, (y, x, address, emit, pixel) in enumerate(expected):
             last = number == len(expected) - 1
@@ -44,8 +45,11 @@ async def walks_as_the_model(dut):
             assert got == (y, x, address, emit, pixel), f"walk {walk}, position {number}: {got} != {expected[number]}"
             assert bool(dut.last.value) == last
             assert bool(dut.first.value) == (number == 0)
+            left = len(expected) - 1 - number
+            assert bool(dut.ending.value) == (left <= min(Walker.near, body["cols"] - 1)), f"walk {walk}, {left} left"
             await RisingEdge(dut.clk)
         if not back_to_back:
             await ReadOnly()
             assert dut.busy.value == 0
+            assert dut.ending.value == 1
             await RisingEdge(dut.clk)

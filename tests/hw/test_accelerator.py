@@ -9,7 +9,6 @@ import pytest
 
 from spikeloom.config import PRESETS, preset
 from spikeloom.hw.build import TOP, emit_machine
-from spikeloom.hw.gateware import compute
 from spikeloom.hw.gateware.accelerator import Accelerator
 from spikeloom.hw.gateware.emit import multiplier_cells
 from spikeloom.sim.verilator import lint
@@ -20,12 +19,6 @@ ALL = [pytest.param(name, marks=() if name == "tiny" else pytest.mark.slow) for 
 @pytest.mark.parametrize("name", ALL)
 def test_no_multiplier(name):
     assert multiplier_cells(Accelerator(preset(name))) == []
-
-
-def test_tables_in_use_are_not_overwritten(monkeypatch):
-    monkeypatch.setattr(compute, "TABLE_MARGIN", 7)
-    with pytest.raises(ValueError, match="`TABLE_MARGIN` must be at least 8, not `7`"):
-        compute.ComputeEngine(preset("tiny"))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spikeloom.config import MachineConfig, preset
-from spikeloom.hw.isa import Engine, Instruction
+from spikeloom.hw.isa import Engine, Instruction, Opcode
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
@@ -29,24 +29,27 @@ MACHINES = {
     # few lanes, tables filled in parallel, two beats per row of K^T V, odd depths
     "cramped": MachineConfig(
         lanes=4, word_channels=16, banks=4, output_words=2, load_groups=2, depthwise_rows=4, spike_depth=1022,
-        weight_depth=64, chunk_depth=16, parameter_depth=16, accumulator_depth=30, shortcut_depth=34, line_bytes=256),
+        weight_depth=64, chunk_depth=16, parameter_depth=16, accumulator_depth=30, residual_depth=34, line_bytes=256),
     # many banks: words in several of them; one accumulator word; window rows one by one
     "wide": MachineConfig(
         lanes=8, word_channels=8, banks=8, output_words=1, load_groups=1, depthwise_rows=1, spike_depth=700,
-        weight_depth=128, chunk_depth=64, parameter_depth=16, accumulator_depth=50, shortcut_depth=16,
+        weight_depth=128, chunk_depth=64, parameter_depth=16, accumulator_depth=50, residual_depth=16,
         line_bytes=512)}
 
 
 def _check(network: Network, config: MachineConfig, seed: int, interleavings: int = 1) -> Program:
-    """Compile, run in both ways, compare every tensor."""
+    """Compile, run in both ways, compare every tensor: as it is, and with everything stored."""
     clip = random_clip(network, seed)
     expected = Reference(network).run(clip)
-    program = compile_network(network, config)
-    for index in range(interleavings + 1):
-        rng = np.random.default_rng([seed, index]) if index else None
-        machine = Interpreter(program, clip, rng).run()
+    program, observed = compile_network(network, config), compile_network(network, config, observe=True)
+    assert all(place.stored for place in observed.tensors.values())
+    for index in range(-1, interleavings + 1):
+        rng = np.random.default_rng([seed, index]) if index > 0 else None
+        run = observed if index < 0 else program
+        machine = Interpreter(run, clip, rng).run()
         for name, tensor in expected.items():
-            assert np.array_equal(machine.tensor(name), tensor.numpy()), (seed, index, name)
+            if run.tensors[name].stored:
+                assert np.array_equal(machine.tensor(name), tensor.numpy()), (seed, index, name)
     return program
 
 
@@ -128,6 +131,43 @@ def test_tensors_meet_in_the_layout_of_heads(builder):
     groups = {name: place.group for name, place in program.tensors.items()}
     assert groups["attend5.out"] == groups["depthwise6.out"] == 12
     assert groups[stream] == 24
+
+
+def _block(builder, height=24, width=8, frames=4):
+    """A residual block; its maps are larger than the residual buffer of `tiny`."""
+    made = builder("spikes", 12, height, width, frames)
+    stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
+    made.conv(channels=16)
+    planes = made.depthwise("conv1.out", kernel=5, padding=2, kind="planes")
+    after = made.conv(planes, channels=12, kind="residual", shortcut=stream)
+    made.conv(channels=12, kernel=3, padding=1, kind="residual", shortcut=after)
+    made.conv(channels=3)
+    return made
+
+
+@pytest.mark.parametrize("frames", [4, 11])
+def test_residual_maps_pass_through_a_window(builder, frames):
+    """No residual tensor goes to DDR although none fits the buffer, and no planes."""
+    network = _block(builder, frames=frames).network
+    network.output = "conv5.out"
+    config = replace(preset("tiny"), residual_depth=128 if frames == 4 else 320)
+    program = _check(network, config, 1, interleavings=4)
+    drains = [i.body for i in program.instructions() if i.opcode is Opcode.DRAIN]
+    moves = {i.opcode for i in program.instructions()}
+    stored = {Opcode.STORE_RESIDUAL} if program.tensors["conv4.out"].stored else set()
+    assert moves & {Opcode.LOAD_SHORTCUT, Opcode.STORE_RESIDUAL} == stored
+    items = [d["residual_item"] for d in drains if d["residual"]]
+    assert len(items) > len(set(items))
+    assert any(d["local"] for d in drains)
+
+
+def test_residual_output_is_stored(builder):
+    made = _block(builder)
+    made.network.operators.pop()
+    del made.network.tensors["conv5.out"]
+    made.network.output = "conv4.out"
+    program = _check(made.network, preset("tiny"), 2)
+    assert program.tensors["conv4.out"].stored
 
 
 def test_two_clips_one_after_the_other(builder):
@@ -218,9 +258,9 @@ class TestRefusals:
         self.refuses(made.network, r"^operator conv0: a row of 258 bytes is wider than the line buffer \(256 bytes\)$")
 
     def test_row_of_spikes(self, builder):
-        made = builder("spikes", 3, 2, 1025)
+        made = builder("spikes", 3, 2, 1600)
         made.conv(channels=2)
-        self.refuses(made.network, "^operator conv0: the input of a single output row takes 1025 words of a spike "
+        self.refuses(made.network, "^operator conv0: the input of a single output row takes 1600 words of a spike "
                                    "bank, half a bank has 1024$")
 
     def test_row_of_keys(self, builder):
@@ -265,4 +305,4 @@ class TestRefusals:
         made = builder("spikes", 8, 3, 3)
         made.conv()
         self.refuses(made.network, "`parameter_depth` must be at least `output_words`, not `16`",
-                     MachineConfig(lanes=4, word_channels=8, output_words=32, parameter_depth=16))
+                     MachineConfig(lanes=4, word_channels=8, load_groups=2, output_words=32, parameter_depth=16))

@@ -20,7 +20,7 @@ from spikeloom.hw.program.layout import (
 
 CONFIGS = {
     "tiny": preset("tiny"), "zcu104": preset("zcu104"),
-    "narrow": MachineConfig(lanes=2, word_channels=16, banks=2, output_words=2, load_groups=4)}
+    "narrow": MachineConfig(lanes=2, word_channels=16, banks=2, output_words=2, load_groups=4, depthwise_rows=2)}
 
 
 def _place(config, kind, frames=5, channels=21, height=3, width=4, group=None):

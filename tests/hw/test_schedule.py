@@ -1,14 +1,11 @@
-"""Tokens, early loads, buffers."""
-
-import pytest
+"""Tokens: which engine waits for which."""
 
 from spikeloom.hw.isa import Engine, Instruction, Opcode
-from spikeloom.hw.program.buffers import LeastRecentBuffer, PlannedBuffer, Regions
-from spikeloom.hw.program.schedule import Access, Step, hoist_constants, insert_tokens
+from spikeloom.hw.program.schedule import Access, Step, insert_tokens
 
 
-def _step(opcode, *accesses, early=False):
-    return Step(Instruction(opcode=opcode), tuple(Access(*a) for a in accesses), early=early)
+def _step(opcode, *accesses):
+    return Step(Instruction(opcode=opcode), tuple(Access(*a) for a in accesses))
 
 
 def _tokens(steps):
@@ -50,43 +47,3 @@ def test_tokens_do_not_pile_up():
     steps += [_step(Opcode.LOAD, ("d", i, i + 1)) for i in range(1000)] + [_step(Opcode.END)]
     insert_tokens(steps)
     assert sum(Engine.LOAD in s.instruction.signal for s in steps) <= 102
-
-
-def test_early_loads_pass_what_they_do_not_touch():
-    compute = _step(Opcode.COMPUTE, ("WEIGHTS", 0, 4), ("acc", 0, 1, True))
-    drain, store = _step(Opcode.DRAIN, ("acc", 0, 1)), _step(Opcode.STORE, ("d", 0, 1, True))
-    free = _step(Opcode.LOAD_WEIGHTS, ("WEIGHTS", 4, 8, True), early=True)
-    used = _step(Opcode.LOAD_WEIGHTS, ("WEIGHTS", 0, 2, True), early=True)
-    late = _step(Opcode.LOAD_WEIGHTS, ("WEIGHTS", 4, 8, True))
-    assert hoist_constants([compute, drain, store, free]) == [free, compute, drain, store]
-    assert hoist_constants([compute, drain, store, used]) == [compute, used, drain, store]
-    assert hoist_constants([compute, drain, store, late]) == [compute, drain, store, late]
-    assert hoist_constants([compute, drain, store, used, free]) == [compute, used, free, drain, store]
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_planned_buffer(reverse):
-    """What is needed latest is given up; the next absent content comes as soon as a region is free for it."""
-    filled = []
-    uses = ["a", "b", "a", "c", "a", "b"]
-    buffer = PlannedBuffer(Regions(11, 5, reverse), uses, lambda key, row: filled.append((key, row)))
-    rows = (6, 1) if reverse else (0, 5)
-    assert buffer.place(0) == rows[0]
-    buffer.prefetch(0)
-    assert buffer.place(1) == rows[1]
-    buffer.prefetch(1)  # no room: a is needed before c
-    assert filled == [("a", rows[0]), ("b", rows[1])]
-    buffer.place(2)
-    buffer.prefetch(2)  # b is needed last
-    assert filled[2:] == [("c", rows[1])]
-    assert [buffer.place(i) for i in (3, 4)] == [rows[1], rows[0]]
-    buffer.prefetch(4)
-    assert filled[3:] == [("b", rows[1])]
-
-
-def test_least_recent_buffer():
-    filled = []
-    buffer = LeastRecentBuffer(Regions(8, 4))
-    for key in "abacb":
-        buffer.place(key, filled.append)
-    assert filled == [0, 4, 4, 0]

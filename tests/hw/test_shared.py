@@ -20,7 +20,7 @@ from spikeloom.hw.gateware import shared as shared_module
 from spikeloom.hw.gateware.emit import emit_verilog, multiplier_cells
 from spikeloom.hw.gateware.fast_rtlil import convert
 from spikeloom.hw.gateware.hamming import HammingUnit
-from spikeloom.hw.gateware.shared import ResetInserter, shared, to_rtlil
+from spikeloom.hw.gateware.shared import EnableInserter, ResetInserter, shared, to_rtlil
 from spikeloom.sim.verilator import build_program
 
 CYCLES = 20_000
@@ -167,7 +167,20 @@ def test_the_comparison_notices_a_missing_reset(tmp_path):
     assert simulate(broken + plain, tmp_path).returncode == 1
 
 
-def test_no_gateware_takes_the_other_reset_inserter():
+def test_an_enable_that_would_not_reach_a_shared_component_is_refused():
+    class Held(wiring.Component):
+        enable: In(1)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.stage = Stage(1)
+            return EnableInserter(self.enable)(m)
+
+    with pytest.raises(TypeError, match="machine_stage"):
+        to_rtlil(Held(), "machine")
+
+
+def test_no_gateware_takes_amaranths_inserters():
     root = Path(shared_module.__file__).parents[2]
     pattern = re.compile(r"from amaranth\S* import [^\n]*\b(ResetInserter|EnableInserter)\b")
     sources = [path for folder in ("hw", "sim") for path in (root / folder).rglob("*.py") if path.name != "shared.py"]

@@ -30,6 +30,6 @@ def test_tiny_machine_runs_a_clip(tmp_path):
         return after[base:base + size]
 
     expected = {name: tensor.numpy() for name, tensor in Reference(network).run(clip).items()}
-    comparison = Comparison(network)
+    comparison = Comparison(network, on_chip=program.on_chip)
     comparison.add(expected, {name: program.read_tensor(read, name) for name in comparison.tensors})
     assert comparison.mismatches == 0, comparison.summary()

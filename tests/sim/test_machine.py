@@ -23,11 +23,11 @@ STALLING = MemoryModel(bandwidth=0.8, latency=30, jitter=20, stall_probability=0
 
 
 def run(machine: Machine, network, seed: int = 0, reference: Reference | None = None) -> Comparison:
-    """One random clip through RTL and reference; the comparison of every tensor."""
+    """One random clip through RTL and reference; the comparison of every tensor that goes to DDR."""
     clip = random_clip(network, seed)
     expected = (reference or Reference(network)).run(clip)
     result = machine.run(clip, max_cycles=20_000_000)
-    comparison = Comparison(network)
+    comparison = Comparison(network, on_chip=machine.program.on_chip)
     comparison.add({n: t.numpy() for n, t in expected.items()}, {n: result.tensor(n) for n in comparison.tensors},
                    cycle=result.write_cycle)
     return comparison
@@ -44,16 +44,18 @@ def verilog():
     return get
 
 
-def machine_for(network, name: str, verilog, memory: MemoryModel, **options) -> Machine:
+def machine_for(network, name: str, verilog, memory: MemoryModel, *, observe: bool = False, **options) -> Machine:
     config = preset(name)
-    return Machine(config, compile_network(network, config), memory=memory, verilog=verilog(name), **options)
+    program = compile_network(network, config, observe=observe)
+    return Machine(config, program, memory=memory, verilog=verilog(name), **options)
 
 
+@pytest.mark.parametrize("observe", [False, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_random_networks(seed, verilog):
+def test_random_networks(seed, observe, verilog):
     network = random_network(seed)
     memory = replace(STALLING, seed=seed)
-    with machine_for(network, "tiny" if seed % 3 else "small", verilog, memory) as machine:
+    with machine_for(network, "tiny" if seed % 3 else "small", verilog, memory, observe=observe) as machine:
         comparison = run(machine, network, seed)
     assert comparison.mismatches == 0, comparison.summary()
     assert comparison.compared > 0
@@ -64,9 +66,10 @@ def test_random_networks(seed, verilog):
 def test_more_random_networks(seed, verilog):
     network = random_network(seed)
     memory = replace(STALLING, seed=seed, stall_probability=(seed % 4) / 10, latency=10 + seed % 90)
-    with machine_for(network, "small" if seed % 3 else "tiny", verilog, memory) as machine:
-        comparison = run(machine, network, seed)
-    assert comparison.mismatches == 0, comparison.summary()
+    for observe in (False, True):
+        with machine_for(network, "small" if seed % 3 else "tiny", verilog, memory, observe=observe) as machine:
+            comparison = run(machine, network, seed)
+        assert comparison.mismatches == 0, comparison.summary()
 
 
 @pytest.fixture(scope="module")

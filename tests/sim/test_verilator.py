@@ -30,6 +30,18 @@ extern "C" int traced() { return VM_TRACE; }
 """
 
 
+def test_small_modules_of_which_there_are_many_are_inlined():
+    many = "".join(f"  leaf leaf{i} (\n    .clk(clk)\n  );\n" for i in range(8))
+    pairs = "".join(f"  pair \\pair${i}  (\n    .clk(clk)\n  );\n" for i in range(8))
+    text = "module leaf (clk);\n  input clk;\nendmodule\n" \
+        f"module pair (clk);\n  input clk;\n{many}endmodule\n" \
+        f"module rest (clk);\n  input clk;\nendmodule\n" \
+        f"module top (clk);\n  input clk;\n{pairs}  rest rest (\n    .clk(clk)\n  );\nendmodule\n"  # fmt: skip
+    assert verilator._inlining(text, "top").splitlines() == [
+        'inline -module "leaf"', 'no_inline -module "pair"', 'no_inline -module "rest"', 'no_inline -module "top"']
+    assert "\ninline" not in "\n" + verilator._inlining(text, "pair")  # 8 of them
+
+
 @pytest.fixture
 def shim(tmp_path):
     path = tmp_path / "shim.cpp"

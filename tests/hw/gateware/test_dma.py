@@ -9,7 +9,8 @@ from spikeloom.hw.gateware.arbiter import RoundRobin
 from spikeloom.hw.gateware.buffers import RowBuffer, SpikeBanks
 from spikeloom.hw.gateware.emit import assert_no_multiplier
 from spikeloom.hw.gateware.read_port import ReadPort
-from spikeloom.hw.gateware.row_load import RowLoadEngine, row_beats
+from spikeloom.hw.gateware.residual_buffer import ResidualBuffer
+from spikeloom.hw.gateware.row_load import ITEMS, RowLoadEngine, row_beats
 from spikeloom.hw.gateware.store import StoreEngine
 from spikeloom.hw.gateware.transfer import TransferGenerator
 from spikeloom.hw.gateware.write_port import WritePort
@@ -58,11 +59,12 @@ def test_write_engines(name):
     bench(WriteEngines(CONFIGS[name]), "store", name, "write_engines", seed=3)
 
 
-@pytest.mark.parametrize("row_beats", [1, 3])
-@pytest.mark.parametrize("depth", [16, 20])
-def test_row_buffer(depth, row_beats):
-    bench(RowBuffer(depth, row_beats, 32), "buffers", "tiny", f"row_buffer{depth}x{row_beats}", kind="rows",
-          depth=depth, row_beats=row_beats, beat_bits=32)
+@pytest.mark.parametrize(("writers", "parallel"), [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize(("depth", "row_beats"), [(16, 1), (20, 3)])
+def test_row_buffer(depth, row_beats, writers, parallel):
+    buffer = RowBuffer(depth, row_beats, 32, writers=writers, parallel=parallel)
+    bench(buffer, "buffers", "tiny", f"row_buffer{depth}x{row_beats}", kind="rows", depth=depth, row_beats=row_beats,
+          beat_bits=32, writers=writers, parallel=parallel)
 
 
 @PRESETS
@@ -70,15 +72,20 @@ def test_spike_banks(name):
     bench(SpikeBanks(CONFIGS[name]), "buffers", name, "spike_banks", kind="banks")
 
 
+@PRESETS
+def test_residual_buffer(name):
+    bench(ResidualBuffer(CONFIGS[name]), "residual_buffer", name, "residual_buffer")
+
+
 def test_no_multiplier():
-    for component in (ReadEngines(TINY), WriteEngines(TINY)):
+    for component in (ReadEngines(TINY), WriteEngines(TINY), SpikeBanks(TINY), ResidualBuffer(TINY)):
         assert_no_multiplier(component)
 
 
 def test_beats_per_row():
     flagship = preset("zcu104")
-    assert row_beats(flagship, Opcode.LOAD_WEIGHTS) == {Target.WEIGHTS: 8, Target.CHUNKS: 2, Target.PARAMETERS: 12}
-    assert row_beats(flagship, Opcode.LOAD_SHORTCUT) == {0: 16}
+    assert row_beats(flagship, Opcode.LOAD_WEIGHTS) == {Target.WEIGHTS: 8, Target.CHUNKS: 3, Target.PARAMETERS: 12}
+    assert row_beats(flagship, Opcode.LOAD_SHORTCUT) == {ITEMS: 16}
 
 
 @pytest.mark.parametrize(("make", "message"), [
@@ -89,7 +96,10 @@ def test_beats_per_row():
     (lambda: RoundRobin(0), "`count` must be at least 1, not `0`"),
     (lambda: RowBuffer(0, 1, 8), "`depth` must be at least 1, not `0`"),
     (lambda: RowBuffer(4, 0, 8), "`row_beats` must be at least 1, not `0`"),
-    (lambda: RowLoadEngine(TINY, Opcode.LOAD), "`opcode` must be LOAD_WEIGHTS or LOAD_SHORTCUT, not"),
+    (lambda: RowBuffer(4, 257, 8), "`row_beats` must be at most 256, not `257`"),
+    (lambda: RowBuffer(4, 2, 8, writers=3), "`writers` must be 1 or 2, not `3`"),
+    (lambda: RowLoadEngine(TINY, Opcode.LOAD), "`opcodes` must be LOAD_WEIGHTS or LOAD_SHORTCUT, LOAD_WEIGHTS_B, not"),
+    (lambda: row_beats(TINY, Opcode.LOAD), "`opcode` must be LOAD_WEIGHTS, LOAD_WEIGHTS_B or LOAD_SHORTCUT, not"),
     (lambda: StoreEngine(TINY, 3), "`sources` must be 1 or 2, not `3`"),
     (lambda: StoreEngine(TINY, 1, depth=16), "`depth` must be at least 32, not `16`"),
 ])

@@ -18,7 +18,9 @@ from spikeloom.hw.gateware.spatial_sum import SpatialSum
 from spikeloom.hw.isa import FIELDS, Opcode, pack_fields
 from spikeloom.sim.cocotb_runner import run_bench
 
-CONFIGS = {"tiny": replace(preset("tiny"), output_words=2), "small": preset("small")}
+_TINY = replace(preset("tiny"), output_words=2)
+CONFIGS = {"tiny": _TINY, "four banks": replace(_TINY, banks=4), "eight banks": replace(_TINY, banks=8),
+           "small": preset("small")}
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 8])
@@ -31,7 +33,7 @@ def test_lif(lanes):
     run_bench(LifChain(lanes), "spikeloom.sim.benches.lif", name="lif", parameters={"lanes": lanes}, seed=lanes)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["tiny", "small"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_neuron(name, seed):
     config = CONFIGS[name]
@@ -39,12 +41,13 @@ def test_neuron(name, seed):
               parameters={"config": asdict(config)}, seed=seed)
 
 
-@pytest.mark.parametrize(("name", "acc_latency"), [("tiny", 2), ("tiny", 3), ("small", 2)])
-def test_drain(name, acc_latency):
+@pytest.mark.parametrize(("name", "acc_latency", "residual_latency"), [
+    ("tiny", 2, 3), ("tiny", 3, 1), ("tiny", 1, 4), ("four banks", 2, 3), ("eight banks", 2, 3), ("small", 2, 3)])
+def test_drain(name, acc_latency, residual_latency):
     config = CONFIGS[name]
-    engine = DrainEngine(config, acc_latency=acc_latency)
+    engine = DrainEngine(config, acc_latency=acc_latency, residual_latency=residual_latency)
     run_bench(engine, "spikeloom.sim.benches.drain", name="drain", seed=acc_latency,
-              parameters={"config": asdict(config), "acc_latency": acc_latency})
+              parameters={"config": asdict(config), "acc_latency": acc_latency, "residual_latency": residual_latency})
 
 
 def test_no_multiplier():
@@ -58,6 +61,7 @@ def test_no_multiplier():
     (lambda: CreditFifo(8, 1), "`depth` must be at least 2, not `1`"),
     (lambda: BeatOutput(8, ()), r"`beats` must be one or more positive numbers, not `\(\)`"),
     (lambda: DrainEngine(preset("tiny"), acc_latency=0), "`acc_latency` must be at least 1, not `0`"),
+    (lambda: DrainEngine(preset("tiny"), residual_latency=6), "`residual_latency` must be from 1 to 5, not `6`"),
     (lambda: fields_layout(FIELDS[Opcode.DRAIN], 8), "`width` must be at least [0-9]+, not `8`"),
 ])
 def test_bad_parameters(make, message):

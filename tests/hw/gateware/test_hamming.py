@@ -26,7 +26,7 @@ def test_bench(name, seed):
 
 
 def test_rows_of_one_slot_follow_each_other():
-    config = preset("zcu104")
+    config = preset("zcu104-half")
     order = output_order(config)
     assert order == [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15]
     for place, i in enumerate(order):  # docs/machine.md: group g = i // 4 is in row (g // LG) * 4 + i % 4, slot g % LG

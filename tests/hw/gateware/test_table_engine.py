@@ -1,5 +1,6 @@
 """Table engine: bench against its model, latency, parameters."""
 
+import re
 from dataclasses import asdict, replace
 
 import pytest
@@ -7,6 +8,7 @@ from amaranth.hdl import Module
 
 from spikeloom.config import preset
 from spikeloom.hw.gateware.emit import assert_no_multiplier, emit_verilog
+from spikeloom.hw.gateware.simd_adder import MODULE
 from spikeloom.hw.gateware.table_engine import TableEngine
 from spikeloom.hw.gateware.tables import LookupTable, add_tree
 from spikeloom.sim.cocotb_runner import run_bench
@@ -15,6 +17,8 @@ CONFIGS = {
     "tiny": preset("tiny"),
     "small": preset("small"),
     "two groups": replace(preset("tiny"), word_channels=16, output_words=2, load_groups=2),
+    "dsp": replace(preset("tiny"), word_channels=16, output_words=2, load_groups=2, adder="dsp"),
+    "four groups, dsp": replace(preset("tiny"), adder="dsp"),
 }
 
 
@@ -26,7 +30,7 @@ def test_bench(name, seed):
               parameters={"config": asdict(config)})  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "latency"), [("tiny", 5), ("small", 6), ("zcu104", 7)])
+@pytest.mark.parametrize(("name", "latency"), [("tiny", 5), ("small", 7), ("zcu104", 9)])
 def test_latency(name, latency):
     assert TableEngine(preset(name)).latency == latency
 
@@ -35,8 +39,16 @@ def test_lanes_are_one_module():
     assert emit_verilog(TableEngine(preset("tiny")), name="engine").count("\nmodule ") == 3
 
 
-def test_adders_only():
-    assert_no_multiplier(TableEngine(preset("tiny")))
+def test_dsp_slices_take_the_first_two_levels():
+    config = CONFIGS["dsp"]
+    text = emit_verilog(TableEngine(config), name="engine")
+    assert len(re.findall(rf"^  {MODULE} \S+ \(", text, re.M)) == config.groups // 4 * config.outputs // 4  # of a lane
+    assert MODULE not in emit_verilog(TableEngine(preset("tiny")), name="engine")
+
+
+@pytest.mark.parametrize("name", ["tiny", "dsp"])
+def test_adders_only(name):
+    assert_no_multiplier(TableEngine(CONFIGS[name]))
 
 
 def test_parameters_are_checked():

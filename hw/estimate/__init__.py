@@ -1,0 +1,1 @@
+"""Cycle model: how long a program takes, without RTL. See `estimate`."""

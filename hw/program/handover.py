@@ -1,0 +1,156 @@
+"""Depthwise convolution and the 1 x 1 convolution behind it as one: the bit-planes between them stay in the banks.
+
+Tile by tile: all words of the depthwise convolution, then all outputs of the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from spikeloom.arithmetic import PLANE_BITS
+from spikeloom.config import MachineConfig
+from spikeloom.hw.isa import Core
+from spikeloom.network import Conv, Depthwise, Network, inputs_of
+
+from .convolution import ArrayWeights, ConstantWeights
+from .depthwise import DepthwiseLowering, depthwise_geometry
+from .emitter import Emitter
+from .feeds import DepthwiseFeed, Geometry, LocalFeed, Split, Tile
+from .layout import TensorPlace, ceil_div, lane_groups
+from .neuron_stage import NeuronStage, OutputTile
+from .passes import ChunkSource, Pass, Run, Segments, array_chunks, plane_rounds, rotated_runs
+from .residual import Residuals
+from .splits import tile_rows
+from .tiling import Tiling
+from .work import Job, Lowered
+
+SHARE = (1, 2)
+"""Share of the banks that the planes of a tile may take."""
+
+
+def hands_over(network: Network, index: int) -> bool:
+    """Operator `index` is depthwise, the next one is a 1 x 1 convolution and alone reads its planes."""
+    if index + 1 >= len(network.operators):
+        return False
+    first, second = network.operators[index:index + 2]
+    if not isinstance(first, Depthwise) or not isinstance(second, Conv) or first.neuron.planes is None:
+        return False
+    planes = first.neuron.planes
+    readers = [o for o in network.operators if planes in inputs_of(o)]
+    shape = network.arrays[second.weight].shape
+    return (readers == [second] and second.input == planes and planes != network.output and shape[2:] == (1, 1)
+            and second.stride == 1 and second.padding == 0 and not second.neuron.pool)
+
+
+def handover_rows(
+    network: Network, places: dict[str, TensorPlace], index: int, config: MachineConfig, tile: int | None = None
+) -> int:
+    """Rows of a tile (`tile` or fewer) so that its planes and what they are made of fit the banks; 0 if no row does."""
+    operator, conv = network.operators[index:index + 2]
+    assert isinstance(operator, Depthwise)
+    assert isinstance(conv, Conv)
+    geometry = depthwise_geometry(network, operator)
+    words, out_words = (places[name].channel_map(config).words for name in (conv.input, conv.neuron.outputs[0]))
+    width, height = geometry.out_width, geometry.out_height
+    most = min(tile or tile_rows(geometry, config), config.accumulator_depth // width)
+    if lane_groups(network.frames, config) > 1:
+        most = min(most, config.accumulator_depth * config.output_words // out_words // width)
+    feed = DepthwiseFeed(places[operator.input], geometry, config)
+    parts = ceil_div(PLANE_BITS, config.banks)
+    for rows in range(most, 0, -1):
+        planes, unit = words * rows * width * parts, feed.size(Split(rows, 1, geometry.kernel))
+        if planes * SHARE[1] <= config.spike_depth * SHARE[0] and planes + unit <= config.spike_depth:
+            return rows if rows == tile else ceil_div(height, ceil_div(height, rows))
+    return 0
+
+
+class _Planes:
+    """Passes over the planes of a tile."""
+
+    def __init__(
+        self, tiling: Tiling, feed: LocalFeed, chunks: list[ChunkSource], segments: Segments, config: MachineConfig
+    ) -> None:
+        self._tiling, self._feed, self._chunks, self._segments, self._config = tiling, feed, chunks, segments, config
+        self._runs: dict[int, tuple[Run, ...]] = {}
+
+    def job(self, output: OutputTile) -> Job:
+        pixels = output.tile.pixels
+        if pixels not in self._runs:
+            self._runs[pixels] = rotated_runs(
+                self._feed, pixels, self._chunks, plane_rounds(self._feed), self._segments, self._config)
+        return self._tiling.job(Pass(output, output.tile.row, output.word // self._config.output_words,
+                                     self._runs[pixels]))
+
+
+@dataclass
+class Handover:
+    """Lowering of the operators `index` and `index + 1`; see the module docstring."""
+
+    emitter: Emitter
+    network: Network
+    places: dict[str, TensorPlace]
+    index: int
+    residuals: Residuals
+    rows: int
+
+    def lower(self) -> Lowered:
+        network, config = self.network, self.emitter.config
+        depthwise, conv = network.operators[self.index:self.index + 2]
+        assert isinstance(depthwise, Depthwise)
+        assert isinstance(conv, Conv)
+        made = depthwise_geometry(network, depthwise)
+        source = self.places[conv.input]
+        geometry = Geometry(source.height, source.width)
+        words = source.channel_map(config).words
+        feed = LocalFeed(words, geometry, self.rows, ("planes", self.index), config)
+        self.emitter.layer = self.index
+        first = DepthwiseLowering(self.emitter, network, self.places, depthwise, self.residuals, self.rows, feed)
+        self.emitter.layer = self.index + 1
+        second, out_words = self._conv(conv, feed, geometry)
+        jobs: list[Job] = []
+        for row in range(0, made.out_height, self.rows):
+            tile = Tile(row, min(self.rows, made.out_height - row), 0, made.out_width)
+            strip = row // first.split.rows * first.split.rows
+            jobs += self._tile(first, second, tile, strip, out_words)
+        return Lowered((self.index, self.index + 1), jobs, (self._planes,))
+
+    def _tile(
+        self, first: DepthwiseLowering, second: _Planes, tile: Tile, strip: int, out_words: int
+    ) -> list[Job]:
+        config, jobs = self.emitter.config, []
+        groups = lane_groups(self.network.frames, config)
+        for group in range(groups):
+            jobs += [first.tiling.job(first.at(strip, self._output(word, 1, tile, group)))
+                     for word in range(first.words)]
+            for word in range(0, out_words, config.output_words):
+                output = self._output(word, min(config.output_words, out_words - word), tile, group)
+                jobs.append(second.job(output))
+        # no job is worth beginning before the whole tile can be made
+        jobs[0] = replace(jobs[0], needs=(*jobs[0].needs, *first.needs(strip)))
+        glued = groups > 1
+        return [replace(job, glued=glued and job is not jobs[-1]) for job in jobs]
+
+    def _output(self, word: int, words: int, tile: Tile, group: int) -> OutputTile:
+        last = tile.row + tile.rows == self.network.tensors[self._planes].height
+        return OutputTile(word, words, tile, group, tile.row == 0, last)
+
+    @property
+    def _planes(self) -> str:
+        conv = self.network.operators[self.index + 1]
+        assert isinstance(conv, Conv)
+        return conv.input
+
+    def _conv(self, operator: Conv, feed: LocalFeed, geometry: Geometry) -> tuple[_Planes, int]:
+        config, network, source = self.emitter.config, self.network, self.places[operator.input]
+        out_map = self.places[operator.neuron.outputs[0]].channel_map(config)
+        stage = NeuronStage(self.emitter, network, self.places, operator.neuron, out_map, geometry.height,
+                            geometry.width, config.output_words, self.residuals)
+        split = Split(self.rows, feed.words, 1)
+        chunks = array_chunks(feed, split, config)
+        segments = Segments.of(len(chunks), 2 * config.chunk_rows, config)
+        physical = source.channel_map(config).spread(network.arrays[operator.weight], 1)
+        weights = ConstantWeights(self.emitter, ArrayWeights(physical, out_map, chunks, config), segments, copies=2)
+        tiling = Tiling(
+            self.emitter, Core.ARRAY, feed, split, segments, stage, weights.load, frames=network.frames,
+            carried_words=lane_groups(network.frames, config) > 1)
+        return _Planes(tiling, feed, chunks, segments, config), out_map.words

@@ -1,0 +1,114 @@
+"""From passes to jobs: each pass of an operator becomes a job whose works know what they need and what they emit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from spikeloom.hw.isa import Core, Opcode, Target
+
+from .emitter import Emitter
+from .feeds import Feed, LocalFeed, Split, Unit
+from .layout import lane_groups
+from .neuron_stage import LocalPlanes, NeuronStage
+from .passes import Pass, Run, Segments
+from .schedule import Access
+from .work import Content, Job, Need, Places, Work
+
+LoadWeights = Callable[[tuple[int, int], int], None]
+"""Brings (set of weights, segment) to a row of the weight buffer."""
+
+
+class Tiling:
+    """Makes the jobs of one operator, the emitter's present layer.
+
+    Args:
+        load_weights: Emits the loads of a segment.
+        planes: Where the planes of a depthwise convolution go if they stay on chip.
+        weights_need: What makes the weights, if the program itself does.
+        carried_words: Every tile keeps the potentials of all output words at the same time.
+    """
+
+    def __init__(
+        self, emitter: Emitter, core: Core, feed: Feed, split: Split, segments: Segments, stage: NeuronStage,
+        load_weights: LoadWeights, *, frames: int, planes: LocalFeed | None = None, carried_words: bool = False,
+        weights_need: tuple[Need, ...] = (),
+    ) -> None:
+        self._emitter, self._core, self._feed, self._split = emitter, core, feed, split
+        self._segments, self._stage, self._load_weights = segments, stage, load_weights
+        self._size, self._layer = feed.size(split), emitter.layer
+        self._groups = lane_groups(frames, emitter.config)
+        self._planes, self._carried_words, self._weights_need = planes, carried_words, weights_need
+
+    def job(self, one: Pass) -> Job:
+        tile = one.output.tile
+        shortcut: list[int] = []
+        works = tuple(self._work(one, run, shortcut) for run in one.runs)
+        return Job(
+            layer=self._layer, rows=(tile.row, tile.row + tile.rows), works=works,
+            words=(one.output.word, one.output.word + one.output.words),
+            cycles=sum(len(run.chunks) for run in one.runs) * tile.pixels,
+            glued=one.output.lane_group < self._groups - 1, needs=self._stage.needs(one.output))
+
+    def jobs(self, passes: Sequence[Pass]) -> list[Job]:
+        return [self.job(one) for one in passes]
+
+    def _work(self, one: Pass, run: Run, shortcut: list[int]) -> Work:
+        """`shortcut`: items that the first work of the pass loads and the last one adds."""
+        output, first, last = one.output, run is one.runs[0], run is one.runs[-1]
+        unit = Unit(output.lane_group, one.strip, run.word, run.tap, run.plane,
+                    output.tile.col if self._split.cols else 0)
+        spikes = [self._unit_content(unit)]
+        if self._planes is not None:
+            name = self._planes.planes_of(output.tile.row, output.lane_group)
+            spikes.append(Content(name, self._planes.size(Split(1, 1, 1))))
+        parameters = self._stage.parameters(output)
+
+        def prepare() -> None:
+            shortcut[:] = self._stage.prepare(output)
+
+        def compute(places: Places) -> None:
+            self._compute(one, unit, run, places, places.spikes[spikes[0].name])
+
+        def finish(places: Places) -> None:
+            local = None
+            if self._planes is not None:
+                local = LocalPlanes(places.spikes[spikes[1].name], self._planes.part_size)
+            row = places.parameters + parameters[1]
+            carry = output.word * output.tile.pixels if self._carried_words else 0
+            self._stage.drain(output, places.bank, row, shortcut, local, carry)
+
+        return Work(
+            spikes=tuple(spikes), weights=self._weights_content(one.weights, run.segment), chunks=run.chunks,
+            compute=compute, prepare=prepare if first else None, finish=finish if last else None,
+            parameters=parameters[0] if last else None)
+
+    def _unit_content(self, unit: Unit) -> Content:
+        if isinstance(self._feed, LocalFeed):
+            return Content(self._feed.content(self._layer, self._split, unit), self._size)
+
+        def fill(base: int) -> None:
+            self._emitter.layer = self._layer
+            self._feed.load(self._emitter, self._split, unit, base)
+
+        return Content(self._feed.content(self._layer, self._split, unit), self._size, fill,
+                       self._feed.needs(self._emitter, self._split, unit))
+
+    def _weights_content(self, weights: int, segment: int) -> Content:
+        def fill(row: int) -> None:
+            self._emitter.layer = self._layer
+            self._load_weights((weights, segment), row)
+
+        return Content((self._layer, weights, segment), self._segments.size, fill, self._weights_need)
+
+    def _compute(self, one: Pass, unit: Unit, run: Run, places: Places, base: int) -> None:
+        used = {b for chunk in run.chunks for b, read in enumerate(chunk.banks) if read is not None}
+        rows = min(self._segments.size, max(chunk.operand for chunk in run.chunks) + self._segments.rows)
+        accesses = [Access(f"bank {b}", base, base + self._size) for b in sorted(used)]
+        accesses += [
+            Access(Target.WEIGHTS.name, places.weights, places.weights + rows),
+            Access(Target.CHUNKS.name, places.headers, places.headers + len(run.chunks)),
+            Access(f"acc {places.bank}", 0, one.output.tile.pixels, write=True)]
+        fields = self._feed.walk(self._split, unit, one.output.tile, base + one.offset)
+        fields |= {"core": self._core, "chunk": places.headers, "chunks": len(run.chunks), "acc_bank": places.bank,
+                   "acc_base": 0}
+        self._emitter.emit(Opcode.COMPUTE, fields, accesses)

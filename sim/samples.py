@@ -1,0 +1,35 @@
+"""Clips that a deployment carries, with the logits of the integer reference: something to try on a board."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spikeloom.network import Network
+from spikeloom.quantize.digits import DIRECTIONS, DigitClips
+from spikeloom.quantize.random_networks import random_clip
+from spikeloom.quantize.reference import Reference
+
+__all__ = ["make_samples"]
+
+
+def make_samples(network: Network, count: int) -> dict[str, np.ndarray]:
+    """Held-out clips of moving digits if the network is one for digits, else random ones.
+
+    Returns:
+        `clips`: `[count, ...]` in network shape; `labels`: `str[count]`, empty where there are none; `logits`:
+        `int32[count, classes]`.
+    """
+    tasks = {task: (first, end) for task, first, end in network.metadata.get("tasks") or ()}
+    if set(tasks) == {"digit", "direction"}:
+        clips, digits, directions = _generator(network).batch(range(count), "test")
+        labels = [f"{digit} {DIRECTIONS[to]}" for digit, to in zip(digits, directions, strict=True)]
+    else:
+        clips, labels = np.stack([random_clip(network, seed) for seed in range(1, count + 1)]), [""] * count
+    reference = Reference(network)
+    logits = np.stack([reference.run(clip)[network.output].numpy() for clip in clips])
+    return {"clips": clips, "labels": np.array(labels), "logits": logits.astype(np.int32)}
+
+
+def _generator(network: Network) -> DigitClips:
+    pixels = network.tensors[network.input]
+    return DigitClips(size=pixels.height, frames=network.frames)

@@ -1,0 +1,81 @@
+"""Operations of the energy model, against a brute-force count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network
+from spikeloom.quantize.energy import ACCUMULATE_PJ, MULTIPLY_ACCUMULATE_PJ, count, energy_model
+from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.reference import Reference
+
+SEEDS = (3, 8, 14, 16)
+
+
+def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) -> tuple[int, int]:
+    """(operations that a spike causes, all operations), one by one."""
+    if isinstance(operator, (Conv, Depthwise)):
+        weight = network.arrays[operator.weight]
+        source = values[operator.input]
+        if network.tensors[operator.input].kind == "pixels":
+            source = source.transpose(0, 3, 1, 2)
+        stride = operator.stride if isinstance(operator, Conv) else 1
+        size, padding = weight.shape[2:], operator.padding
+        channels = weight.shape[0] if isinstance(operator, Conv) else 1
+
+        def total(tensor: np.ndarray) -> int:
+            padded = np.pad(tensor, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(2, 3))[:, :, ::stride, ::stride]
+            return int(windows.sum(dtype=np.int64)) * channels
+
+        return total(source.astype(np.int64) != 0), total(np.ones(source.shape, np.int64))
+    if isinstance(operator, KeyValue):
+        key, value, heads = values[operator.key], values[operator.value], operator.heads
+        shape = (key.shape[0], heads, key.shape[1] // heads, -1)
+        key, value = (tensor.reshape(shape).astype(np.int64) for tensor in (key, value))
+        key = np.ones_like(key) if operator.bipolar else key
+        pairs = np.einsum("thip,thjp->", key, value)
+        return int(pairs), int(np.einsum("thip,thjp->", np.ones_like(key), np.ones_like(value)))
+    assert isinstance(operator, Attend)
+    query = values[operator.query]
+    width = next(o for o in network.operators if isinstance(o, KeyValue) and o.output == operator.keyvalue).heads
+    width = query.shape[1] // width
+    return (query.size if operator.bipolar else int(query.sum())) * width, query.size * width
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_counts(seed: int) -> None:
+    network = random_network(seed)
+    values = {name: tensor.numpy() for name, tensor in Reference(network).run(random_clip(network, seed)).items()}
+    for operator, found in zip(network.operators, count(network, values), strict=True):
+        spikes, dense = brute_force(network, operator, values)
+        valued = isinstance(operator, (Conv, Depthwise)) and network.tensors[operator.input].kind != "spikes"
+        assert found.operator == operator.name
+        assert found.twin_macs == dense
+        assert (found.accumulates, found.macs) == ((0, dense) if valued else (spikes, 0)), operator
+
+
+def test_kinds_of_operators_are_covered() -> None:
+    kinds = {type(operator) for seed in SEEDS for operator in random_network(seed).operators}
+    assert kinds == {Conv, Depthwise, KeyValue, Attend}
+
+
+def test_report(tmp_path: Path) -> None:
+    network = random_network(16)
+    clips = np.stack([random_clip(network, seed) for seed in range(2)])
+    report = energy_model(network, clips, tmp_path)
+    assert json.loads((tmp_path / "energy_model.json").read_text()) == report
+    parts, clip = report["operators"], report["per_clip"]
+    assert clip["accumulates"] == sum(part["accumulates"] for part in parts) / 2
+    assert clip["energy_mj"] == pytest.approx(
+        1e-9 * (ACCUMULATE_PJ * clip["accumulates"] + MULTIPLY_ACCUMULATE_PJ * clip["multiply_accumulates"]))
+    assert clip["ratio"] == pytest.approx(clip["ann_twin_energy_mj"] / clip["energy_mj"])
+    single = energy_model(network, clips[:1])["per_clip"]
+    assert single["ann_twin_multiply_accumulates"] == clip["ann_twin_multiply_accumulates"]
+    with pytest.raises(ValueError, match="`clips` must not be empty"):
+        energy_model(network, clips[:0])
