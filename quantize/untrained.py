@@ -11,22 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .models import SpikeVideoFormer, build
+from .models import SpikeVideoFormer, SpikeVideoFormerConfig
 from .train import TrainConfig, initialise, to_input
 
 __all__ = ["untrained"]
 
 
 @torch.no_grad()
-def untrained(name: str, clip: NDArray[np.uint8], *, seed: int = 0) -> SpikeVideoFormer:
-    """A named configuration with random weights, norm statistics measured on `clip` (uint8[T, H, W, 3]).
+def untrained(config: SpikeVideoFormerConfig, clip: NDArray[np.uint8], *, seed: int = 0) -> SpikeVideoFormer:
+    """A network with random weights, norm statistics measured on `clip` (uint8[T, H, W, 3]).
 
     Raises:
-        ValueError: No such configuration, or the clip does not fit it.
+        ValueError: The clip does not fit the configuration.
     """
     torch.manual_seed(seed)
-    model = build(name)
-    config = model.config
+    model = SpikeVideoFormer(config)
     shape = (config.frames, config.height, config.width, 3)
     if clip.shape != shape:
         raise ValueError(f"`clip` must have the shape {shape}, not `{clip.shape}`")

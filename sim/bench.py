@@ -1,7 +1,7 @@
 """Benchmark: cycles of a network on each machine, counted by RTL simulation: ``python -m spikeloom.sim.bench``.
 
     spikeloom.sim.bench [--presets small zcu104] [--out docs/performance.md]         the demo network
-    spikeloom.sim.bench --network 15M --video FILE --presets zcu104                  full size, random weights
+    spikeloom.sim.bench --network 15M --video FILE --presets zcu104 [--frames 32]    full size, random weights
 
 Cycles are exact and repeat; the simulator's speed depends on the computer. Every run is also held against the integer
 reference: a benchmark of wrong results is an error.
@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +87,15 @@ def demo_network() -> tuple[Network, np.ndarray]:
     return network, clips_for(model.config).batch(range(1), "test")[0][0]
 
 
-def full_size_network(name: str, video: Path) -> tuple[Network, np.ndarray]:
-    """A named configuration with random weights (`quantize.untrained`), and a clip of `video`. VideoError."""
+def full_size_network(name: str, video: Path, frames: int | None = None) -> tuple[Network, np.ndarray]:
+    """A named configuration with random weights (`quantize.untrained`), and a clip of `video`. VideoError.
+
+    `frames`: time steps, if not those of the configuration.
+    """
     config = named_config(name)
+    config = replace(config, frames=frames or config.frames)
     clip = read_clip(video, frames=config.frames, height=config.height, width=config.width)
-    network, _ = quantize(untrained(name, clip), clip[None])
+    network, _ = quantize(untrained(config, clip), clip[None])
     return network, clip
 
 
@@ -159,13 +163,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=list(DEFAULT_PRESETS))
     parser.add_argument("--network", choices=("15M", "31M", "55M"), help="full size, random weights; needs --video")
     parser.add_argument("--video", type=Path, help="video file to take the clip of a full-size network from")
+    parser.add_argument("--frames", type=int, help="time steps of a full-size network's clip (default: 8)")
     parser.add_argument("--out", type=Path, help="write a page with the table to this file")
     options = parser.parse_args(arguments)
     if (options.network is None) != (options.video is None):
         parser.error("--network and --video go together")
     print("quantise", file=sys.stderr, flush=True)
     if options.network:
-        network, clip = full_size_network(options.network, options.video)
+        network, clip = full_size_network(options.network, options.video, options.frames)
         what = f"SpikeVideoFormer {options.network}, random weights, {options.video.name}"
     else:
         network, clip = demo_network()

@@ -17,7 +17,7 @@ def clip_for(frames: int, height: int, width: int) -> np.ndarray:
 def test_neurons_fire_and_repeat():
     config = named_config("micro")
     clip = clip_for(config.frames, config.height, config.width)
-    networks = [quantize(untrained("micro", clip, seed=3), clip[None])[0] for _ in range(2)]
+    networks = [quantize(untrained(config, clip, seed=3), clip[None])[0] for _ in range(2)]
     assert networks[0].hash == networks[1].hash
     values = Reference(networks[0]).run(clip)
     rates = [float(value.float().mean()) for name, value in values.items()
@@ -27,4 +27,4 @@ def test_neurons_fire_and_repeat():
 
 def test_refuses_another_size():
     with pytest.raises(ValueError, match="`clip` must have the shape"):
-        untrained("micro", np.zeros((1, 2, 2, 3), np.uint8))
+        untrained(named_config("micro"), np.zeros((1, 2, 2, 3), np.uint8))
