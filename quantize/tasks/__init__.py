@@ -1,0 +1,73 @@
+"""What a network is trained for: clips with their targets, the loss, and the figures to report.
+
+A :class:`Task` knows nothing of how a network computes. Training asks it for batches and a loss; reports hand it any
+function from clips to outputs, be it the float model, the integer network or the machine::
+
+    task = get_task(model.config)
+    clips, targets = task.batch(range(32), "train", seed=1)
+    report = task.evaluate(predict, n=2000)
+
+=========  =======================================================  ======================================
+task       targets of a clip                                        reported
+=========  =======================================================  ======================================
+digits     ``digit int64``, ``direction int64``                     accuracy, Wilson 95 % intervals
+=========  =======================================================  ======================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..models import SpikeVideoFormer, SpikeVideoFormerConfig
+
+__all__ = ["Predict", "Task", "get_task"]
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""``uint8[B, T, H, W, 3]`` clips to what the model's ``forward`` returns for them, in its layout and units."""
+
+
+class Task(Protocol):
+    """A data set, its loss and its metrics, for one size of clip."""
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        ...
+
+    def batch(self, indices: range | list[int], split: str, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Clips ``uint8[B, T, H, W, 3]`` and their targets, batch first; a function of the arguments alone.
+
+        ``split`` is ``"train"``, ``"val"`` (to watch training and to choose settings) or ``"test"`` (to report).
+        """
+        ...
+
+    def loss(self, model: SpikeVideoFormer, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """Scalar to minimise, from what ``model`` made of the clips of a batch."""
+        ...
+
+    def evaluate(
+        self, predict: Predict, *, n: int = 2000, split: str = "test", seed: int = 0, batch: int = 100
+    ) -> dict[str, Any]:
+        """Metrics of clips ``0..n-1`` of a split as plain values for JSON, with 95 % intervals.
+
+        Beside the metrics: ``"split"``, ``"seed"``, ``"n"``. Deterministic.
+        """
+        ...
+
+
+def get_task(config: SpikeVideoFormerConfig) -> Task:
+    """The task of the project's own data that a network of that configuration is for.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    from .digits import Digits
+
+    return Digits.of(config)
