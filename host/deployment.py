@@ -5,6 +5,7 @@
         bitfile/              spikeloom.bit, spikeloom.hwh
         program/              program and self-test
         network/network.json  what the logits mean
+        labels.json           names of the classes, if there were some (docs/run.md)
         samples.npz           clips to try: clips, labels, logits of the integer reference
 
 Needs NumPy only.

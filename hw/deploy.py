@@ -3,7 +3,7 @@
     DIR (of `spikeloom build`, with bitfile/ of `spikeloom bitstream`)  -->  ZIP/spikeloom-<preset>/
         README.txt, validate.py, spikeloom.ipynb      for people
         wheels/                                       driver, overlay (`spikeloom.hw.wheels`)
-        deploy.json, bitfile/, program/, network/network.json, samples.npz    see `spikeloom.host.deployment`
+        deploy.json, bitfile/, program/, network/, labels.json, samples.npz    see `spikeloom.host.deployment`
 
 On the board: no compiler, no torch, no network. The same build gives the same bytes.
 """
@@ -109,6 +109,8 @@ def deploy(
     tell("classify the sample clips with the integer reference")
     files |= {"network/network.json": (directory / "network" / "network.json").read_bytes(),
               "samples.npz": _samples(network)}
+    if (labels := directory / "labels.json").is_file():
+        files["labels.json"] = labels.read_bytes()
     manifest = _manifest(files, program)
     files["deploy.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
     preset = json.loads((directory / "report" / "build.json").read_text()).get("preset") or "custom"

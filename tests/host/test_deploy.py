@@ -58,6 +58,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "bitfile").mkdir()
     (directory / "bitfile" / "spikeloom.bit").write_bytes(b"\0")
     (directory / "bitfile" / "spikeloom.hwh").write_text(expected_hwh(zcu104_design(CONFIG), CONFIG))
+    (directory / "labels.json").write_text("{}")
     return directory
 
 
@@ -93,7 +94,8 @@ def test_build_writes_the_self_test(built: Path) -> None:
 
 def test_what_is_in_the_zip(unpacked: Path) -> None:
     found = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
-    held = {"deploy.json", "samples.npz", "network/network.json", "bitfile/spikeloom.bit", "bitfile/spikeloom.hwh",
+    held = {"deploy.json", "labels.json", "samples.npz", "network/network.json", "bitfile/spikeloom.bit",
+            "bitfile/spikeloom.hwh",
             "program/program.bin", "program/program.json", "program/self_test.bin", "program/self_test.json"}
     assert {name for name in found if not name.startswith("wheels/")} == held | {
         "README.txt", "validate.py", "spikeloom.ipynb"}
