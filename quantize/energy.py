@@ -12,6 +12,8 @@ nothing here is the power of an FPGA. What a clip of T frames costs, taps on the
     conv, depthwise on pixels or planes: values, not spikes: multiply-accumulates in both networks
     keyvalue             bipolar: spikes of V x D; else pairs of spikes    T*C*H*W * D
     attend               bipolar: T*C*H*W * D; else spikes of Q x D        T*C*H*W * D
+    temporalattend       spikes of V x T, and for the scores               T*C*H*W * 2 T
+                         bipolar: T*C*H*W * T; else pairs of spikes of Q and K in all pairs of frames
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Operator
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend
 
 from .reference import Reference
 
@@ -107,6 +109,12 @@ def _count(network: Network, operator: Operator, values: Mapping[str, NDArray[An
         width = key.shape[1] // operator.heads
         found = int(value.sum()) * width if operator.bipolar else _pairs(key, value, operator.heads)
         return OperatorEnergy(operator=name, accumulates=found, macs=0, twin_macs=key.size * width)
+    if isinstance(operator, TemporalAttend):
+        query, key, value = (values[name] for name in (operator.query, operator.key, operator.value))
+        frames = len(query)
+        pairs = (query.sum(axis=0, dtype=np.int64) * key.sum(axis=0, dtype=np.int64)).sum()
+        found = int(value.sum()) * frames + (query.size * frames if operator.bipolar else int(pairs))
+        return OperatorEnergy(operator=name, accumulates=found, macs=0, twin_macs=2 * query.size * frames)
     query = values[operator.query]
     width = query.shape[1] // _heads(network, operator)
     found = query.size if operator.bipolar else int(query.sum())

@@ -10,6 +10,7 @@
     hamming    q, k, v convolutions, K^T V, attention with +-1 inputs, projection + shortcut
     dot        the same with 0/1 inputs
     head       spatial sum -> spikes -> linear -> sum over frames
+    temporal   q, k, v convolutions, attention from frame to frame, projection + shortcut; only if asked for by `theme`
 
 with kernels, strides, paddings, neuron variants, thresholds, shifts and weights over their legal ranges. Features take
 turns with the seed (`seed % len(THEMES)` is present for certain, `seed // len(THEMES) % len(PROFILES)` decides what is
@@ -32,13 +33,27 @@ from torch import Tensor
 from spikeloom.arithmetic import LEAKS, RESETS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX
 from spikeloom.bounds import CURRENT_BITS, prove_bounds, weight_bounds
 from spikeloom.config import ACCUMULATOR_BITS
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator
+from spikeloom.network import (
+    Accumulating,
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Lif,
+    Network,
+    Neuron,
+    Operator,
+    TemporalAttend,
+)
 from spikeloom.network import Tensor as Declaration
 
 from .reference import Reference, neuron_stage
 
 THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head", "plain")
 """Segment that a network is sure to have, by `seed % len(THEMES)`."""
+
+FURTHER_THEMES = ("temporal",)
+"""Segments that not every machine can run: only networks that are asked for have them."""
 
 FRAMES = (1, 3, 4, 8, 11, 16, 24)
 HEAD_WIDTHS = (12, 45, 16, 32, 7, 1)
@@ -54,6 +69,7 @@ class Limits:
         channels: Most channels of a tensor.
         size: Most rows or columns.
         frames: Choices of T, at most 63.
+        theme: One of THEMES or FURTHER_THEMES, in place of the one that follows from the seed.
     """
 
     cycles: int = 120_000
@@ -61,6 +77,11 @@ class Limits:
     channels: int = 96
     size: int = 40
     frames: tuple[int, ...] = FRAMES
+    theme: str = ""
+
+    def __post_init__(self) -> None:
+        if self.theme and self.theme not in THEMES + FURTHER_THEMES:
+            raise ValueError(f"`theme` must be one of {', '.join(THEMES + FURTHER_THEMES)}, not `{self.theme!r}`")
 
 
 PROFILES: Mapping[str, Limits] = MappingProxyType({
@@ -88,7 +109,7 @@ def random_network(seed: int, **limits: Any) -> Network:
         drawn = replace(
             bound, frames=frames, channels=max(1, int(min(bound.channels, profile.channels) * shrink)),
             size=max(1, int(min(bound.size, profile.size) * shrink)))
-        network = _Builder(seed, attempt, drawn).build(THEMES[seed % len(THEMES)])
+        network = _Builder(seed, attempt, drawn).build(bound.theme or THEMES[seed % len(THEMES)])
         if cost(network) <= bound.cycles or attempt == 30:
             network.check()
             prove_bounds(network)
@@ -119,6 +140,10 @@ def _cost(network: Network, operator: Operator) -> int:
     if isinstance(operator, KeyValue):
         key = network.tensors[operator.key]
         return key.channels * (key.channels // operator.heads) * key.height * key.width * lanes // 64
+    if isinstance(operator, TemporalAttend):
+        query = network.tensors[operator.query]
+        words = operator.heads * -(-(query.channels // operator.heads) // 8)
+        return words * (words // operator.heads + 1) * network.frames * lanes * query.height * query.width
     if isinstance(operator, Attend):
         query = network.tensors[operator.query]
         heads = _heads(network, operator)
@@ -164,7 +189,7 @@ class _Builder:
         rng = self.rng
         segments = {
             "plain": self.plain, "residual": self.residual, "separable": self.separable, "planes": self.planes,
-            "hamming": self.hamming, "dot": self.dot}
+            "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal}
         self.source(theme)
         sections = [theme] if theme not in ("pixels", "head") else []
         others = ("plain", "residual", "separable", "planes")
@@ -226,7 +251,10 @@ class _Builder:
     def dot(self) -> None:
         self.attention(bipolar=False)
 
-    def attention(self, *, bipolar: bool) -> None:
+    def temporal(self) -> None:
+        self.attention(bipolar=bool(self.rng.random() < 0.5), temporal=True)
+
+    def attention(self, *, bipolar: bool, temporal: bool = False) -> None:
         start, source, entry = self.stream, self.top, self.shape
         widths = [d for d in HEAD_WIDTHS if d <= max(self.limits.channels, 12)]
         width = int(self.rng.choice(widths))
@@ -234,11 +262,18 @@ class _Builder:
         kernel = int(self.rng.choice((1, 3)))
         query, key, value = (
             self.conv(source=source, channels=heads * width, kernel=kernel, stride=1, same=True) for _ in range(3))
-        name = self.name("keyvalue")
-        self.declare(f"{name}.out", "keyvalue", heads * width, 1, 1)
-        self.append(KeyValue(
-            name=name, key=key, value=value, heads=heads, bipolar=bipolar, output=f"{name}.out"))
-        self.attend(query, f"{name}.out", bipolar=bipolar)
+        if temporal:
+            self.finish_attention(TemporalAttend(
+                name=self.name("temporal"), query=query, key=key, value=value, heads=heads, bipolar=bipolar,
+                neuron=Neuron(mode="planes", bias="")))
+        else:
+            name = self.name("keyvalue")
+            self.declare(f"{name}.out", "keyvalue", heads * width, 1, 1)
+            self.append(KeyValue(
+                name=name, key=key, value=value, heads=heads, bipolar=bipolar, output=f"{name}.out"))
+            self.finish_attention(Attend(
+                name=self.name("attend"), query=query, keyvalue=f"{name}.out", bipolar=bipolar,
+                neuron=Neuron(mode="planes", bias="")))
         fits = start is not None and self.network.tensors[start].channels == entry[0]
         self.conv(
             channels=entry[0], kernel=kernel, stride=1, same=True, mode="both", shortcut=start if fits else None)
@@ -284,11 +319,8 @@ class _Builder:
         height, width = (n + 2 * padding - kernel + 1 for n in (given.height, given.width))
         return self.finish(operator, (given.channels, height, width), mode, None)
 
-    def attend(self, query: str, keyvalue: str, *, bipolar: bool) -> str:
-        operator = Attend(
-            name=self.name("attend"), query=query, keyvalue=keyvalue, bipolar=bipolar,
-            neuron=Neuron(mode="planes", bias=""))
-        given = self.network.tensors[query]
+    def finish_attention(self, operator: Attend | TemporalAttend) -> str:
+        given = self.network.tensors[operator.query]
         mode = str(self.rng.choice(("direct", "direct", "both", "planes")))
         return self.finish(operator, (given.channels, given.height, given.width), mode, None)
 
@@ -339,7 +371,7 @@ class _Builder:
         self.network.output = made
         self.values.update(Reference(self.network).operate(operator, self.values))
 
-    def accumulator(self, operator: Conv | Depthwise | Attend, shape: tuple[int, int, int]) -> Tensor:
+    def accumulator(self, operator: Accumulating, shape: tuple[int, int, int]) -> Tensor:
         """`acc` of an operator that has no neuron stage yet, and its bounds."""
         trial = replace(self.network, tensors=dict(self.network.tensors), arrays=dict(self.network.arrays))
         zeros = np.zeros(shape[0], dtype=np.int32)
@@ -353,7 +385,7 @@ class _Builder:
         return reference.accumulate(operator, self.values)
 
     def finish(
-        self, operator: Conv | Depthwise | Attend, shape: tuple[int, int, int], mode: str, shortcut: str | None
+        self, operator: Accumulating, shape: tuple[int, int, int], mode: str, shortcut: str | None
     ) -> str:
         """Give `operator` a neuron stage and append it.
 

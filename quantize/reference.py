@@ -32,7 +32,20 @@ from spikeloom.arithmetic import (
     saturate,
 )
 from spikeloom.bounds import Bounds, prove_bounds
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, NetworkError, Neuron, Operator, inputs_of
+from spikeloom.network import (
+    Accumulating,
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Lif,
+    Network,
+    NetworkError,
+    Neuron,
+    Operator,
+    TemporalAttend,
+    inputs_of,
+)
 
 DTYPES = {
     "pixels": torch.uint8, "spikes": torch.bool, "residual": torch.int16, "planes": torch.int8,
@@ -111,11 +124,13 @@ class Reference:
                     values.pop(name, None)
         return values
 
-    def accumulate(self, operator: Conv | Depthwise | Attend, values: Mapping[str, Tensor]) -> Tensor:
+    def accumulate(self, operator: Accumulating, values: Mapping[str, Tensor]) -> Tensor:
         """`acc` int64[T, B, C, H, W] of one operator; `values` in the layout of the module docstring."""
         with torch.no_grad(), _plain_algorithms():
             if isinstance(operator, Attend):
                 return self._attend(operator, values[operator.query], values[operator.keyvalue])
+            if isinstance(operator, TemporalAttend):
+                return self._attend_frames(operator, *(values[n] for n in inputs_of(operator)[:3]))
             return self._convolve(operator, values[operator.input])
 
     def operate(
@@ -157,6 +172,16 @@ class Reference:
         y = _integers(operator.name, (2 * q - 1 if operator.bipolar else q) @ keyvalue.to(dtype))
         t, b, c, h, w = query.shape
         return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0)
+
+    def _attend_frames(self, operator: TemporalAttend, *tensors: Tensor) -> Tensor:
+        """`tensors`: query, key, value."""
+        dtype = exact_type(operator.name, self.bounds[operator.name])
+        q, k, v = (split_pixels(x, operator.heads).to(dtype) for x in tensors)
+        if operator.bipolar:
+            q, k = 2 * q - 1, 2 * k - 1
+        y = _integers(operator.name, q @ k.transpose(-2, -1) @ v)
+        t, b, c, h, w = tensors[0].shape
+        return y.permute(3, 0, 1, 4, 2).reshape(t, b, c, h, w)
 
     def _load(self, clip: Tensor | NDArray[Any], *, batched: bool) -> Tensor:
         tensor = self.network.tensors[self.network.input]
@@ -283,3 +308,9 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     """[T, B, C, H, W] -> [B, heads, T*H*W, C // heads]."""
     t, b, c, h, w = x.shape
     return x.movedim(0, 2).reshape(b, heads, c // heads, t * h * w).transpose(-2, -1)
+
+
+def split_pixels(x: Tensor, heads: int) -> Tensor:
+    """[T, B, C, H, W] -> [B, heads, H*W, T, C // heads]."""
+    t, b, c, h, w = x.shape
+    return x.reshape(t, b, heads, c // heads, h * w).permute(1, 2, 4, 0, 3)

@@ -9,6 +9,7 @@ an output channel,
     planes      -(128 P + 127 N)    127 P + 128 N     a sign plane alone adds -128 w
     pixels      -255 N              255 P
     attention   -D B                D B               D channels per head, B = largest |M_ij| with its limb rounding
+    temporal    -T D (AND: 0)       T D               T frames, scores of magnitude at most D
 
 Checked: accumulators against ACCUMULATOR_BITS, `a = +-acc + bias` against CURRENT_BITS, K^T V against three limbs,
 temporal sums against MEMBRANE_BITS and spatial ones, which become input currents with guard bits, against
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from spikeloom.arithmetic import GUARD_BITS, LIMB_BITS, MEMBRANE_BITS, RESIDUAL_BITS, limb_count
 from spikeloom.config import ACCUMULATOR_BITS
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, NetworkError
+from spikeloom.network import Accumulating, Attend, Conv, KeyValue, Network, NetworkError, Operator, TemporalAttend
 
 CURRENT_BITS = 26
 """Width of `a`, signed: an accumulator plus a bias."""
@@ -82,7 +83,7 @@ def fits(low: int, high: int, bits: int) -> bool:
     return -(1 << (bits - 1)) <= low and high < 1 << (bits - 1)
 
 
-def _prove(network: Network, operator: Conv | Depthwise | KeyValue | Attend) -> Bounds:
+def _prove(network: Network, operator: Operator) -> Bounds:
     if isinstance(operator, KeyValue):
         tokens = keyvalue_bound(network, operator)
         low = -tokens if operator.bipolar else 0
@@ -99,6 +100,11 @@ def _prove(network: Network, operator: Conv | Depthwise | KeyValue | Attend) -> 
         magnitude = channels // source.heads * rounded
         high = np.full(channels, magnitude, dtype=np.int64)
         low = -high
+    elif isinstance(operator, TemporalAttend):
+        channels = network.tensors[operator.query].channels
+        magnitude = network.frames * channels // operator.heads
+        high = np.full(channels, magnitude, dtype=np.int64)
+        low = -high if operator.bipolar else 0 * high
     else:
         kind = network.tensors[operator.input].kind
         weight = network.arrays[operator.weight]
@@ -112,7 +118,7 @@ def _prove(network: Network, operator: Conv | Depthwise | KeyValue | Attend) -> 
 
 
 def _prove_neuron(
-    network: Network, operator: Conv | Depthwise | Attend, low: Integers, high: Integers
+    network: Network, operator: Accumulating, low: Integers, high: Integers
 ) -> tuple[int, int]:
     neuron = operator.neuron
     bias = network.arrays[neuron.bias].astype(np.int64)
@@ -130,8 +136,8 @@ def _prove_neuron(
     return int(low.min()), int(high.max())
 
 
-def _pixels(network: Network, operator: Conv | Depthwise | Attend) -> int:
-    if isinstance(operator, Attend):
+def _pixels(network: Network, operator: Accumulating) -> int:
+    if isinstance(operator, (Attend, TemporalAttend)):
         query = network.tensors[operator.query]
         return query.height * query.width
     source, kernel = network.tensors[operator.input], network.arrays[operator.weight].shape[2]
@@ -147,7 +153,7 @@ def _limbs(operator: KeyValue | Attend, tokens: int) -> int:
         raise NetworkError(f"operator {operator.name}: K^T V over {tokens} tokens exceeds three limbs") from error
 
 
-def _require(operator: Conv | Depthwise | Attend, what: str, low: Integers, high: Integers, bits: int) -> None:
+def _require(operator: Accumulating, what: str, low: Integers, high: Integers, bits: int) -> None:
     outside = (low < -(1 << (bits - 1))) | (high >= 1 << (bits - 1))
     if outside.any():
         channel = int(np.flatnonzero(outside)[0])

@@ -13,7 +13,7 @@ Tensors (shapes are per clip; T frames):
     keyvalue   int32[heads, D, D]       K^T V of the whole clip, D = channels // heads
     logits     int32[classes]           sums over frames
 
-Operators run in list order; each one makes its tensors out of earlier ones. `Conv`, `Depthwise` and `Attend` produce
+Operators run in list order; each one makes its tensors out of earlier ones. All but `KeyValue` produce
 an accumulator `acc[T, C, H, W]` which goes through a `Neuron` stage; see `spikeloom.arithmetic` for its equations.
 """
 
@@ -140,8 +140,27 @@ class Attend:
     neuron: Neuron
 
 
-Operator = Conv | Depthwise | KeyValue | Attend
-_OPERATORS: Mapping[str, type] = {"conv": Conv, "depthwise": Depthwise, "keyvalue": KeyValue, "attend": Attend}
+@dataclass(frozen=True, kw_only=True)
+class TemporalAttend:
+    """Attention from frame to frame within a pixel and head: acc[t, c] = sum_s S[t, s] * value[s, c] over all frames s,
+    with S[t, s] = D - 2*popcount(query_t ^ key_s) if bipolar (Hamming), else popcount(query_t & key_s); D = C / heads,
+    channel c belongs to head c // D."""
+
+    name: str
+    query: str
+    key: str
+    value: str
+    heads: int
+    bipolar: bool
+    neuron: Neuron
+
+
+Accumulating = Conv | Depthwise | Attend | TemporalAttend
+"""Operators with an accumulator and a neuron stage."""
+
+Operator = Accumulating | KeyValue
+_OPERATORS: Mapping[str, type] = {
+    "conv": Conv, "depthwise": Depthwise, "keyvalue": KeyValue, "attend": Attend, "temporalattend": TemporalAttend}
 
 
 @dataclass(kw_only=True)
@@ -304,7 +323,10 @@ def inputs_of(operator: Operator) -> tuple[str, ...]:
     """Names of the tensors that an operator reads."""
     if isinstance(operator, KeyValue):
         return (operator.key, operator.value)
-    first = (operator.query, operator.keyvalue) if isinstance(operator, Attend) else (operator.input,)
+    if isinstance(operator, TemporalAttend):
+        first: tuple[str, ...] = (operator.query, operator.key, operator.value)
+    else:
+        first = (operator.query, operator.keyvalue) if isinstance(operator, Attend) else (operator.input,)
     return first + ((operator.neuron.shortcut,) if operator.neuron.shortcut else ())
 
 
@@ -359,7 +381,17 @@ def _check_operator(network: Network, operator: Operator, made: set[str]) -> Non
     _check_neuron(network, operator, _accumulator_shape(network, operator))
 
 
-def _accumulator_shape(network: Network, operator: Conv | Depthwise | Attend) -> tuple[int, int, int]:
+def _accumulator_shape(network: Network, operator: Accumulating) -> tuple[int, int, int]:
+    if isinstance(operator, TemporalAttend):
+        query, key, value = (network.tensors[n] for n in (operator.query, operator.key, operator.value))
+        shape = query.channels, query.height, query.width
+        if {query.kind, key.kind, value.kind} != {"spikes"}:
+            _fail(operator, "query, key and value must be spikes")
+        if any((other.channels, other.height, other.width) != shape for other in (key, value)):
+            _fail(operator, "query, key and value differ in shape")
+        if operator.heads < 1 or query.channels % operator.heads:
+            _fail(operator, f"{operator.heads} heads do not divide {query.channels} channels")
+        return shape
     if isinstance(operator, Attend):
         query, keyvalue = network.tensors[operator.query], network.tensors[operator.keyvalue]
         if query.kind != "spikes" or keyvalue.kind != "keyvalue" or query.channels != keyvalue.channels:
@@ -392,7 +424,7 @@ def _accumulator_shape(network: Network, operator: Conv | Depthwise | Attend) ->
     return co, size[0], size[1]
 
 
-def _check_neuron(network: Network, operator: Conv | Depthwise | Attend, shape: tuple[int, int, int]) -> None:
+def _check_neuron(network: Network, operator: Accumulating, shape: tuple[int, int, int]) -> None:
     neuron, channels = operator.neuron, shape[0]
     if neuron.mode not in MODES:
         _fail(operator, f"mode must be one of {MODES}, not `{neuron.mode!r}`")

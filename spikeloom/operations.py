@@ -8,16 +8,22 @@ planes 8)::
     attend      T * C  * H  * W  * D                      on the array, D = head width; limbs not counted
     depthwise   T * C  * Ho * Wo * k * k * P              in the depthwise unit
     keyvalue    T * C  * H  * W  * D                      in the Hamming unit
+    temporal    T * C  * H  * W  * 2 T                    in the temporal unit: scores of T frames, sums over T frames
 
 Taps that fall on the padding count as well.
 """
 
 from __future__ import annotations
 
-from .network import Conv, Depthwise, KeyValue, Network, Operator
+from collections.abc import Mapping
+
+from .network import Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend
 
 INPUT_BITS = {"pixels": 8, "planes": 8, "spikes": 1}
 """Bits of an input value by kind of tensor."""
+
+_ENGINES: Mapping[type, str] = {Depthwise: "depthwise", KeyValue: "hamming", TemporalAttend: "temporal"}
+"""Where operators run; all others on the array."""
 
 
 def additions(network: Network, operator: Operator) -> int:
@@ -29,6 +35,10 @@ def additions(network: Network, operator: Operator) -> int:
         rows, columns = ((size + 2 * operator.padding - kernel) // stride + 1
                          for size, kernel in ((source.height, height), (source.width, width)))
         per_pixel = channels * inputs * height * width * INPUT_BITS[source.kind]
+    elif isinstance(operator, TemporalAttend):
+        source = network.tensors[operator.query]
+        rows, columns = source.height, source.width
+        per_pixel = source.channels * 2 * network.frames
     else:
         name, state = ((operator.key, operator.output) if isinstance(operator, KeyValue)
                        else (operator.query, operator.keyvalue))
@@ -45,9 +55,9 @@ def _heads(network: Network, keyvalue: str) -> int:
 
 
 def additions_by_engine(network: Network) -> dict[str, int]:
-    """Additions of one clip on `array`, `depthwise` and `hamming`."""
-    totals = {"array": 0, "depthwise": 0, "hamming": 0}
+    """Additions of one clip on `array`, `depthwise`, `hamming` and `temporal`."""
+    totals = {"array": 0, "depthwise": 0, "hamming": 0, "temporal": 0}
     for operator in network.operators:
-        engine = {Depthwise: "depthwise", KeyValue: "hamming"}.get(type(operator), "array")
+        engine = _ENGINES.get(type(operator), "array")
         totals[engine] += additions(network, operator)
     return totals

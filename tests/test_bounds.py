@@ -9,7 +9,18 @@ import pytest
 import torch
 
 from spikeloom.bounds import prove_bounds, weight_bounds
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, NetworkError, Neuron, Tensor
+from spikeloom.network import (
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Lif,
+    Network,
+    NetworkError,
+    Neuron,
+    TemporalAttend,
+    Tensor,
+)
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
@@ -55,9 +66,9 @@ def test_negate_and_bias_move_the_current():
     assert bounds.current == (94, 108)
 
 
-@pytest.mark.parametrize("seed", range(16))
-def test_no_run_leaves_the_bounds(seed):
-    network = random_network(seed, channels=10, size=8)
+@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in range(16)), (16, "temporal"), (17, "temporal")])
+def test_no_run_leaves_the_bounds(seed, theme):
+    network = random_network(seed, channels=10, size=8, theme=theme)
     reference, accumulators = Reference(network), {}
     values = reference.run(random_clip(network, seed), accumulators=accumulators)
     for operator in network.operators:
@@ -164,3 +175,19 @@ def test_attention_reaches_its_bound():
     values = Reference(network).run(np.ones((1, 3, 4, 4), bool), accumulators=accumulators)
     assert int(values["kv"].max()) == 16
     assert int(accumulators["attend"].max()) == 3 * 16
+
+
+@pytest.mark.parametrize(("bipolar", "low"), [(True, -15), (False, 0)])
+def test_temporal_attention_reaches_its_bound(bipolar, low):
+    """Three channels per head and five frames: a score is at most 3, a sum at most 15; lowest where no bit agrees."""
+    network = attention(2, 2, 3, frames=5)
+    network.tensors["key"] = replace(network.tensors["in"], name="key")
+    network.operators[:] = [TemporalAttend(name="temporal", query="in", key="key", value="in", heads=2, bipolar=bipolar,
+                                           neuron=network.operators[1].neuron)]
+    network.given = ("key",)
+    assert prove_bounds(network)["temporal"].accumulator == (low, 15)
+    ones = torch.ones((5, 1, 6, 2, 2), dtype=torch.bool)
+    for key, expected in ((ones, 15), (~ones, low)):
+        found = Reference(network).accumulate(network.operators[0], {"in": ones, "key": key})
+        assert found.shape == ones.shape
+        assert (found == expected).all()

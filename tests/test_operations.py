@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikeloom.network import Attend, Conv, KeyValue
+from spikeloom.network import Attend, Conv, KeyValue, TemporalAttend
 from spikeloom.operations import additions, additions_by_engine
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_additions(seed: int) -> None:
-    network = random_network(seed, cycles=20_000)
+@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in range(8)), (8, "temporal")])
+def test_additions(seed: int, theme: str) -> None:
+    network = random_network(seed, cycles=20_000, theme=theme)
     accumulators: dict[str, torch.Tensor] = {}
     tensors = Reference(network).run(random_clip(network, seed), accumulators=accumulators)
-    totals = {"array": 0, "depthwise": 0, "hamming": 0}
+    totals = {"array": 0, "depthwise": 0, "hamming": 0, "temporal": 0}
     for operator in network.operators:
         if isinstance(operator, KeyValue):
             counted = tensors[operator.output].numel() * tensors[operator.key][:, 0].numel()
@@ -24,6 +24,9 @@ def test_additions(seed: int) -> None:
         elif isinstance(operator, Attend):
             counted = accumulators[operator.name].numel() * tensors[operator.keyvalue].shape[-1]
             engine = "array"
+        elif isinstance(operator, TemporalAttend):  # a score takes its head's channels, a sum all frames
+            scores = network.frames ** 2 * tensors[operator.query][0].numel()
+            counted, engine = scores + accumulators[operator.name].numel() * network.frames, "temporal"
         else:
             bits = 1 if tensors[operator.input].dtype == torch.bool else 8
             weights = network.arrays[operator.weight][0].size

@@ -13,7 +13,7 @@ from dataclasses import replace
 from spikeloom.bounds import prove_bounds
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import INSTRUCTION_BYTES, EncodingError, Opcode
-from spikeloom.network import Attend, Conv, Depthwise, Network, Operator, outputs_of
+from spikeloom.network import Attend, Conv, Depthwise, Network, Operator, TemporalAttend, outputs_of
 from spikeloom.operations import additions
 
 from .attention import lower_attend, lower_keyvalue
@@ -122,6 +122,8 @@ def _lower(
             return lower_depthwise(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Attend):
             return lower_attend(emitter, network, places, operator, residuals)
+        if isinstance(operator, TemporalAttend):
+            raise MappingError("the machine has no temporal unit")
         return lower_keyvalue(emitter, network, places, operator)
     except (MappingError, EncodingError) as error:
         raise MappingError(f"operator {operator.name}: {error}") from error

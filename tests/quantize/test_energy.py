@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, TemporalAttend
 from spikeloom.quantize.energy import ACCUMULATE_PJ, MULTIPLY_ACCUMULATE_PJ, count, energy_model
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
@@ -41,6 +41,11 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
         key = np.ones_like(key) if operator.bipolar else key
         pairs = np.einsum("thip,thjp->", key, value)
         return int(pairs), int(np.einsum("thip,thjp->", np.ones_like(key), np.ones_like(value)))
+    if isinstance(operator, TemporalAttend):
+        query, key, value = (values[name].astype(np.int64) for name in (operator.query, operator.key, operator.value))
+        pairs = np.einsum("tcyx,scyx->", np.ones_like(query) if operator.bipolar else query,
+                          np.ones_like(key) if operator.bipolar else key)
+        return int(pairs + np.einsum("tcyx,scyx->", np.ones_like(query), value)), 2 * query.size * len(query)
     assert isinstance(operator, Attend)
     query = values[operator.query]
     width = next(o for o in network.operators if isinstance(o, KeyValue) and o.output == operator.keyvalue).heads
@@ -63,6 +68,15 @@ def test_counts(seed: int) -> None:
 def test_kinds_of_operators_are_covered() -> None:
     kinds = {type(operator) for seed in SEEDS for operator in random_network(seed).operators}
     assert kinds == {Conv, Depthwise, KeyValue, Attend}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_temporal_attention_is_counted(seed: int) -> None:
+    network = random_network(seed, theme="temporal", channels=12, size=5, frames=(4,))
+    values = {name: tensor.numpy() for name, tensor in Reference(network).run(random_clip(network, seed)).items()}
+    index = next(i for i, o in enumerate(network.operators) if isinstance(o, TemporalAttend))
+    found = count(network, values)[index]
+    assert (found.accumulates, found.twin_macs) == brute_force(network, network.operators[index], values)
 
 
 def test_report(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from spikeloom.network import (
     Network,
     NetworkError,
     Neuron,
+    TemporalAttend,
     Tensor,
     inputs_of,
     outputs_of,
@@ -250,6 +251,29 @@ def test_refused_networks(change, message):
     change(network)
     with pytest.raises(NetworkError, match=message):
         network.check()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({}, None), ({"key": "p0"}, "operator attend: query, key and value must be spikes"),
+    ({"value": "pixels"}, "operator attend: query, key and value must be spikes"),
+    ({"key": "s4"}, "operator attend: query, key and value differ in shape"),
+    ({"heads": 3}, "operator attend: 3 heads do not divide 4 channels"),
+    ({"heads": 0}, "operator attend: 0 heads do not divide 4 channels"),
+    ({"key": "s3"}, "operator attend: input s3 is not made by an earlier operator")])
+def test_temporal_attention(tmp_path, change, message):
+    network = small()
+    network.tensors["s4"], network.given = tensor("s4", "spikes", 8), ("s4",)
+    attend = {"query": "s1", "key": "s0", "value": "s1", "heads": 2} | change
+    network.operators[4] = TemporalAttend(
+        name="attend", bipolar=False, neuron=network.operators[4].neuron, **attend)
+    if message is not None:
+        with pytest.raises(NetworkError, match=message):
+            network.check()
+        return
+    network.given = ()
+    network.save(tmp_path)
+    assert Network.load(tmp_path).operators == network.operators
+    assert inputs_of(network.operators[4]) == ("s1", "s0", "s1")
 
 
 @pytest.mark.parametrize("shift", [-9, 24])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spikeloom.bounds import Bounds
-from spikeloom.network import Attend, Conv, KeyValue, Network, NetworkError
+from spikeloom.network import Attend, Conv, KeyValue, Network, NetworkError, TemporalAttend
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import DTYPES, Reference, exact_type
 
@@ -26,6 +26,8 @@ def naive(network: Network, clip: np.ndarray) -> dict[str, np.ndarray]:
             continue
         if isinstance(operator, Attend):
             accumulator = naive_attend(operator, values[operator.query], values[operator.keyvalue])
+        elif isinstance(operator, TemporalAttend):
+            accumulator = naive_temporal(operator, *(values[n] for n in (operator.query, operator.key, operator.value)))
         else:
             accumulator = naive_convolution(network, operator, values[operator.input])
         values.update(naive_neuron(network, operator.neuron, accumulator, values))
@@ -74,6 +76,19 @@ def naive_attend(operator, query, keyvalue):
     return out
 
 
+def naive_temporal(operator, query, key, value):
+    width = query.shape[1] // operator.heads
+    out = np.zeros(query.shape, dtype=object)
+    for t, c, y, x in np.ndindex(out.shape):
+        for s in range(len(key)):
+            score = 0
+            for i in range(c // width * width, c // width * width + width):
+                q, k = int(query[t, i, y, x]), int(key[s, i, y, x])
+                score += (1 if q == k else -1) if operator.bipolar else q * k
+            out[t, c, y, x] += score * int(value[s, c, y, x])
+    return out
+
+
 def clip_to(value, bits):
     return max(-(2 ** (bits - 1)), min(2 ** (bits - 1) - 1, value))
 
@@ -116,9 +131,9 @@ def naive_lif(lif, current, thresholds):
     return spikes
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_against_loops(seed):
-    network = random_network(seed, **SMALL)
+@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in range(24)), (24, "temporal"), (25, "temporal")])
+def test_against_loops(seed, theme):
+    network = random_network(seed, theme=theme, **SMALL)
     clip = random_clip(network, seed + 1)
     expected, found = naive(network, clip), Reference(network).run(clip)
     assert list(found) == [network.input, *(n for n in network.tensors if n != network.input)]

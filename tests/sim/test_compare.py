@@ -100,4 +100,4 @@ def test_missing_and_misshapen() -> None:
 def test_additions() -> None:
     net = network()
     assert additions(net, net.operators[0]) == 2 * 5 * 6 * 3 * 2
-    assert additions_by_engine(net) == {"array": 2 * 30 * (6 + 12), "depthwise": 0, "hamming": 0}
+    assert additions_by_engine(net) == {"array": 2 * 30 * (6 + 12), "depthwise": 0, "hamming": 0, "temporal": 0}
