@@ -30,7 +30,7 @@ class ModelError(ValueError):
 def quantize(
     model: str | Path | SpikeVideoFormer, out: str | Path, *, clips: NDArray[np.uint8] | None = None,
     videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS,
-    progress: Callable[[str], None] | None = None,
+    weight_bits: int = 8, progress: Callable[[str], None] | None = None,
 ) -> QuantizationReport:
     """Quantise a model and write its network directory.
 
@@ -40,6 +40,7 @@ def quantize(
         clips: Calibration clips, uint8[B, T, H, W, 3].
         videos: Video files to calibrate on, one clip each, if no clips are given.
         count: Clips to draw of the moving digits, if neither is given.
+        weight_bits: Bits of a weight, 2 to 8.
         progress: Hears one line per step.
 
     Returns:
@@ -56,7 +57,7 @@ def quantize(
         tell("prepare calibration clips")
         clips = calibration_clips(loaded.config, videos, count)
     tell(f"calibrate on {len(clips)} clips and quantise")
-    network, report = quantize_model(loaded, clips)
+    network, report = quantize_model(loaded, clips, weight_bits=weight_bits)
     network.save(out)
     report.save(out)
     return report

@@ -59,6 +59,7 @@ class QuantizationReport:
         same_class: Task name -> part of the clips that both networks put into the same class.
         clips: Number of clips compared.
         network_hash: Content hash of the integer network.
+        weight_bits: Bits of its weights.
     """
 
     layers: tuple[LayerReport, ...]
@@ -66,6 +67,7 @@ class QuantizationReport:
     same_class: Mapping[str, float]
     clips: int
     network_hash: str
+    weight_bits: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -84,7 +86,8 @@ class QuantizationReport:
         head = f"{'tensor':<44} {'k':>7} {'frac':>4} " + " ".join(f"{name:>7}" for name in names)
         lines = [head, "-" * len(head), *(_line(layer) for layer in self.layers)]
         same = ", ".join(f"{name} {100 * part:.1f} %" for name, part in self.same_class.items())
-        lines.append(f"{self.clips} clips: logits error {100 * self.logits_error:.1f} %, same class: {same}")
+        error = f"logits error {100 * self.logits_error:.1f} %"
+        lines.append(f"{self.weight_bits}-bit weights, {self.clips} clips: {error}, same class: {same}")
         return "\n".join(lines)
 
 
@@ -144,7 +147,7 @@ def compare(
     logits = tallies[network.output]
     return QuantizationReport(
         layers=tuple(layers), logits_error=logits.relative_error, same_class=_same_class(network, logits),
-        clips=len(clips), network_hash=network.hash)
+        clips=len(clips), network_hash=network.hash, weight_bits=network.metadata["weight_bits"])
 
 
 def _fed(reference: Reference, real: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

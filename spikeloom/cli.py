@@ -97,7 +97,8 @@ def _quantize(arguments: argparse.Namespace) -> int:
     from .api import quantize
 
     report = quantize(
-        arguments.model, arguments.out, videos=arguments.calibrate or (), count=arguments.clips, progress=_Progress())
+        arguments.model, arguments.out, videos=arguments.calibrate or (), count=arguments.clips,
+        weight_bits=arguments.weight_bits, progress=_Progress())
     _show(report.table())
     _show(f"network {report.network_hash[:12]} in {arguments.out}")
     return 0
@@ -287,6 +288,7 @@ def _add_quantize(commands: argparse._SubParsersAction) -> None:
         "them.",
         """
         spikeloom quantize digits --out build/network
+        spikeloom quantize digits --weight-bits 4 --out build/network4
         spikeloom quantize runs/mine.safetensors --calibrate a.mp4 b.mp4 --out build/network
         """)
     parser.add_argument("model", metavar="MODEL", help="name in the zoo, or a .safetensors file")
@@ -295,6 +297,9 @@ def _add_quantize(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--clips", type=_positive, default=32, metavar="N",
         help="clips of moving digits to calibrate on otherwise (%(default)s)")
+    parser.add_argument(
+        "--weight-bits", type=int, choices=range(2, 9), metavar="B", default=8,
+        help="bits of a weight, 2 to 8; the machine runs them all as int8 (%(default)s)")
     _add_out(parser)
 
 

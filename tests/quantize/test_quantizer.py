@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from spikeloom.bounds import prove_bounds
 from spikeloom.network import Attend, Conv, Network
-from spikeloom.quantize.calibration import run_float
+from spikeloom.quantize.calibration import calibrate, run_float
 from spikeloom.quantize.folding import fold, fold_pixels, fold_repconv
+from spikeloom.quantize.formats import Formats, choose_formats, choose_fraction, choose_step
 from spikeloom.quantize.layers import RepConv
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
-from spikeloom.quantize.quantizer import choose_fraction, choose_step, integer_logits, quantize
+from spikeloom.quantize.quantizer import integer_logits, quantize
 from spikeloom.quantize.reference import Reference
 from spikeloom.quantize.report import FILE_NAME, QuantizationReport
 
@@ -260,3 +261,37 @@ def test_quantising_is_reproducible_and_leaves_the_model_alone(model):
 def test_refuses_other_clips(model, change):
     with pytest.raises(ValueError, match=r"`clips` must be uint8\[N, T, H, W, 3\], not"):
         quantize(model, change(clips_for(model.config)))
+
+
+def test_four_bit_weights(model):
+    network, report = quantize(model, clips_for(model.config), weight_bits=4)
+    weights = [array for array in network.arrays.values() if array.dtype == np.int8]
+    assert max(int(np.abs(array).max()) for array in weights) == 7
+    assert network.metadata["weight_bits"] == report.weight_bits == 4
+    assert mean_local(report) > 0.95
+    with pytest.raises(ValueError, match="`weight_bits` must be from 2 to 8, not `9`"):
+        quantize(model, clips_for(model.config), weight_bits=9)
+
+
+def test_formats_make_the_same_network_again(model, quantized, tmp_path):
+    """With stored formats the integer network does not depend on the calibration clips."""
+    stages, clips = fold(model), clips_for(model.config)
+    formats = choose_formats(stages, *calibrate(stages, clips))
+    formats.save(tmp_path / "formats.json")
+    other = clips_for(model.config, 7)
+    network, _ = quantize(model, other, formats=Formats.load(tmp_path / "formats.json"))
+    assert all(np.array_equal(array, quantized[0].arrays[name]) for name, array in network.arrays.items())
+    chosen, _ = quantize(model, other)
+    assert not all(np.array_equal(array, quantized[0].arrays[name]) for name, array in chosen.arrays.items())
+
+
+def test_wrong_formats_are_refused(model, tmp_path):
+    stages, clips = fold(model), clips_for(model.config)
+    formats = choose_formats(stages, *calibrate(stages, clips))
+    with pytest.raises(ValueError, match="`weight_bits` must be those of `formats`, 8, not `4`"):
+        quantize(model, clips, formats=formats, weight_bits=4)
+    with pytest.raises(ValueError, match="scales for operator downsample1_1; are they of another network"):
+        quantize(model, clips, formats=replace(formats, scales={}))
+    (tmp_path / "formats.json").write_text('{"weight_bits": 8}')
+    with pytest.raises(ValueError, match=r"formats\.json: not a file of number formats"):
+        Formats.load(tmp_path / "formats.json")
