@@ -23,7 +23,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DIRECTIONS", "SPLITS", "SPLIT_SEED", "SPLIT_SIZES", "DigitClips", "scans"]
+__all__ = ["DIRECTIONS", "SPLITS", "SPLIT_SEED", "SPLIT_SIZES", "DigitClips", "ink", "scans"]
 
 DIRECTIONS = ("right", "left", "down", "up")
 SPLITS = ("train", "val", "test")
@@ -56,6 +56,20 @@ def scans(split: str) -> tuple[Floats, Ints]:
     parts = np.split(order, np.cumsum(SPLIT_SIZES)[:-1])
     chosen = parts[SPLITS.index(split)]
     return images[chosen], np.asarray(digits, dtype=np.int64)[chosen]
+
+
+def ink(images: Floats, scale: Floats, centre: Floats, size: int) -> Floats:
+    """Ink ``float32[B, T, size, size]`` of scans ``[B, 8, 8]`` at centres ``[B, T, 2]``, ``(y, x)``; scale ``[B, 2]``.
+
+    Bilinear interpolation is separable: ``rows [B,T,H,8] @ scan @ columns^T``; 0 outside the scan.
+    """
+    weights = []
+    for axis in (0, 1):
+        place = np.arange(size, dtype=np.float32) - centre[:, :, None, axis]
+        place = place / scale[:, None, None, axis] + 3.5
+        distance = np.abs(place[..., None] - np.arange(8, dtype=np.float32))
+        weights.append(np.maximum(0, 1 - distance))
+    return weights[0] @ images[:, None] @ weights[1].swapaxes(-1, -2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +129,11 @@ class DigitClips:
         drawn = [self._draw(int(i), split, seed) for i in indices]
         chosen = np.array([int(i) % len(digits) for i in indices], dtype=np.int64)
         directions = np.array([d["direction"] for d in drawn], dtype=np.int64)
-        ink = self._ink(images[chosen], *(np.stack([d[k] for d in drawn]) for k in ("scale", "centre")))
+        scale, centre = (np.stack([d[k] for d in drawn]) for k in ("scale", "centre"))
+        cover = ink(images[chosen], scale, centre, self.size)[..., None]
         back = np.stack([self._background(d) for d in drawn])[:, None]
         colour = np.stack([d["colour"] for d in drawn])[:, None, None, None]
-        frames = back + ink[..., None] * (colour - back) + np.stack([d["noise"] for d in drawn])
+        frames = back + cover * (colour - back) + np.stack([d["noise"] for d in drawn])
         return np.clip(np.rint(frames), 0, 255).astype(np.uint8), digits[chosen], directions
 
     def _draw(self, index: int, split: str, seed: int) -> dict:
@@ -141,19 +156,6 @@ class DigitClips:
             "box_levels": rng.uniform(-25, 25, (self.clutter, 3)).astype(np.float32),
             "noise": self.noise * rng.standard_normal(shape, dtype=np.float32),
         }
-
-    def _ink(self, images: Floats, scale: Floats, centre: Floats) -> Floats:
-        """Ink ``float32[B, T, H, W]`` of scans ``[B, 8, 8]`` at centres ``[B, T, 2]``, ``(y, x)``.
-
-        Bilinear interpolation is separable: ``rows [B,T,H,8] @ scan @ columns^T``; 0 outside the scan.
-        """
-        weights = []
-        for axis in (0, 1):
-            place = np.arange(self.size, dtype=np.float32) - centre[:, :, None, axis]
-            place = place / scale[:, None, None, axis] + 3.5
-            distance = np.abs(place[..., None] - np.arange(8, dtype=np.float32))
-            weights.append(np.maximum(0, 1 - distance))
-        return weights[0] @ images[:, None] @ weights[1].swapaxes(-1, -2)
 
     def _background(self, drawn: dict) -> Floats:
         """Background ``float32[H, W, 3]``: a colour, a gradient, clutter."""
