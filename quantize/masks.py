@@ -1,8 +1,8 @@
 """Things that move over clutter: clips with the class of every pixel in every frame.
 
-Each clip shows a handwritten digit (scans and their splits: :mod:`spikeloom.quantize.digits`), a rectangle and an ellipse
-over a cluttered, noisy background. Each drifts on a line of its own, the latter two turn; which hides which is drawn
-anew for each clip. A clip is a function of ``(split, seed, index)`` alone, on any machine with the same numpy.
+Each clip shows a handwritten digit (scans and their splits: :mod:`spikeloom.quantize.digits`), a rectangle and an
+ellipse over a cluttered, noisy background. Each drifts on a line of its own, the latter two turn; which hides which is
+drawn anew for each clip. A clip is a function of ``(split, seed, index)`` alone, on any machine with the same numpy.
 
 A pixel belongs to the uppermost shape that covers at least half of it; a digit covers where its ink is above
 :data:`INK`. Grey levels say nothing of the class: all shapes draw their colours alike.

@@ -8,7 +8,7 @@
       downsample2    LIF, conv 3x3           widths[1]          ConvBlock2_1, ConvBlock2_2
       downsample3    LIF, conv 3x3           widths[2]          block3 x depths[0]
       downsample4    LIF, conv 3x3           widths[3]          block4 x depths[1]
-      head           spatial mean, LIF, linear, mean over T
+      head           class: spatial mean, LIF, linear, mean over T; pose, segment: see `spikeloom.quantize.heads`
     logits float[B, classes]
 
 Module structure and ``state_dict`` keys are those of the released classification network (arXiv
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .heads import HEADS, LEVELS, Pyramid, check_pyramid
 from .layers import ATTENTIONS, DownSampling, MSBlock, MSConvBlock
 from .neurons import LIF, NeuronConfig
 
@@ -59,7 +60,11 @@ class SpikeVideoFormerConfig:
         Input clip; height and width in pixels. ``frames`` is the clip length it was trained for: the
         torch network runs any.
     classes : int
-        Logits in all.
+        Logits in all; of head ``"pose"`` two per joint, of ``"segment"`` per pixel.
+    head : str
+        ``"class"``, ``"pose"`` (joints of every frame) or ``"segment"`` (classes of every pixel).
+    head_width : int
+        Channels of the feature pyramid of head ``"segment"``.
     tasks : tuple of (name, int)
         Names and sizes of consecutive groups of logits; sizes sum to ``classes``. Empty: ``"class"`` alone.
     pixel_mean, pixel_std : tuple of float
@@ -87,6 +92,8 @@ class SpikeVideoFormerConfig:
     width: int = 224
     frames: int = 8
     classes: int = 400
+    head: str = "class"
+    head_width: int = 256
     tasks: tuple[tuple[str, int], ...] = ()
     pixel_mean: tuple[float, ...] = IMAGENET_MEAN
     pixel_std: tuple[float, ...] = IMAGENET_STD
@@ -96,7 +103,8 @@ class SpikeVideoFormerConfig:
             values = getattr(self, name)
             if len(values) != length or any(not isinstance(v, int) or v < 1 for v in values):
                 raise ValueError(f"`{name}` must be {length} positive integers, not `{values!r}`")
-        for name in ("heads", "mlp_ratio", "conv_ratio", "sep_ratio", "in_channels", "frames", "classes"):
+        for name in ("heads", "mlp_ratio", "conv_ratio", "sep_ratio", "in_channels", "frames", "classes",
+                     "head_width"):
             _check_positive(name, getattr(self, name))
         for name in ("stem_kernel", "sep_kernel"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
@@ -117,6 +125,17 @@ class SpikeVideoFormerConfig:
             raise ValueError(f"`pixel_std` must be positive, not `{self.pixel_std!r}`")
         if self.tasks and sum(size for _, size in self.tasks) != self.classes:
             raise ValueError(f"`tasks` must have {self.classes} logits in all, not `{self.tasks!r}`")
+        self._check_head()
+
+    def _check_head(self) -> None:
+        if self.head not in HEADS:
+            raise ValueError(f"`head` must be one of {', '.join(HEADS)}, not `{self.head!r}`")
+        if self.head != "class" and self.tasks:
+            raise ValueError(f"`tasks` must be empty for head `{self.head}`, not `{self.tasks!r}`")
+        if self.head == "pose" and self.classes % 2:
+            raise ValueError(f"`classes` must be even for head `pose`, not `{self.classes!r}`")
+        if self.head == "segment":
+            check_pyramid((self.height, self.width), self.sizes[1:])
 
     @property
     def stem_width(self) -> int:
@@ -209,6 +228,39 @@ CONFIGS: dict[str, SpikeVideoFormerConfig] = {
         pixel_mean=(64 / 255,) * 3,
         pixel_std=(64 / 255,) * 3,
     ),
+    "walkers": SpikeVideoFormerConfig(
+        neuron=NeuronConfig(surrogate="atan"),
+        widths=(16, 24, 48, 96),
+        depths=(1, 1),
+        heads=4,
+        conv_ratio=2,
+        mlp_ratio=2,
+        strides=(2, 2, 1, 2, 1),
+        height=32,
+        width=32,
+        frames=8,
+        head="pose",
+        classes=26,
+        pixel_mean=(96 / 255,) * 3,
+        pixel_std=(64 / 255,) * 3,
+    ),
+    "masks": SpikeVideoFormerConfig(
+        neuron=NeuronConfig(surrogate="atan"),
+        widths=(16, 32, 48, 64),
+        depths=(1, 1),
+        heads=4,
+        conv_ratio=2,
+        mlp_ratio=2,
+        strides=(2, 1, 2, 2, 1),
+        height=32,
+        width=32,
+        frames=8,
+        head="segment",
+        head_width=32,
+        classes=4,
+        pixel_mean=(96 / 255,) * 3,
+        pixel_std=(64 / 255,) * 3,
+    ),
     "micro": SpikeVideoFormerConfig(
         neuron=NeuronConfig(surrogate="atan"),
         widths=(8, 8, 16, 16),
@@ -226,8 +278,8 @@ CONFIGS: dict[str, SpikeVideoFormerConfig] = {
         pixel_std=(64 / 255,) * 3,
     ),
 }
-"""Named networks: the published sizes, the demo network, and one for tests. Published sizes as of the paper,
-with 400 classes (Kinetics-400) and 8 frames."""
+"""Named networks: the published sizes, those of the generated data sets, and one for tests. Published sizes as of the
+paper, with 400 classes (Kinetics-400) and 8 frames."""
 
 
 def named_config(name: str) -> SpikeVideoFormerConfig:
@@ -240,8 +292,9 @@ def named_config(name: str) -> SpikeVideoFormerConfig:
 class SpikeVideoFormer(nn.Module):
     """Spiking video transformer of arXiv 2505.10352.
 
-    ``forward(x: float[T, B, in_channels, H, W]) -> float[B, classes]``: normalised pixels (see
-    :meth:`normalise`) to logits. Any T, H and W run; time steps are video frames, one each.
+    ``forward(x: float[T, B, in_channels, H, W])``: normalised pixels (see :meth:`normalise`) to ``float[B, classes]``
+    of head ``"class"``, ``float[T, B, classes]`` of ``"pose"``, ``float[T, B, classes, h, w]`` of ``"segment"`` at the
+    size of the first stage. Any T, H and W run; time steps are video frames, one each.
 
     Parameters
     ----------
@@ -270,9 +323,16 @@ class SpikeVideoFormer(nn.Module):
         self.downsample4 = self._down(4, w3, w4)
         self.block4 = self._blocks(w4, config.depths[1])
         self.lif = LIF(config.neuron)
-        self.head = nn.Linear(w4, config.classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = self._head()
+
+    def _head(self) -> nn.Linear | Pyramid:
+        config = self.config
+        if config.head == "segment":
+            return Pyramid(config.widths, width=config.head_width, classes=config.classes, neuron=config.neuron)
+        head = nn.Linear(config.widths[3], config.classes)
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.constant_(head.bias, 0.5 if config.head == "pose" else 0.0)  # joints start in the middle of the frame
+        return head
 
     def _down(self, index: int, inputs: int, outputs: int) -> DownSampling:
         config = self.config
@@ -328,19 +388,28 @@ class SpikeVideoFormer(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Membrane stream before the head, ``float[T, B, widths[3], h, w]``."""
+        return self.levels(x)[-1]
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Membrane streams at the ends of the four stages, ``float[T, B, widths[i], h_i, w_i]``."""
         channels = self.config.in_channels
         if x.dim() != 5 or x.shape[2] != channels:
             raise ValueError(f"`x` must have shape [T, B, {channels}, H, W], not `{tuple(x.shape)!r}`")
-        for _, module in self.stages():
-            x = module(x)
-        return x
+        made: dict[str, Tensor] = {}
+        for name, module in self.stages():
+            made[name.split(".")[0]] = x = module(x)
+        return [made[name] for name in LEVELS]
 
     def frame_logits(self, x: Tensor) -> Tensor:
-        """Logits of every time step, ``float[T, B, classes]``; ``forward`` is their mean."""
-        return self.head(self.lif(self.features(x).mean(dim=(3, 4))))
+        """Logits of every time step; the result of ``forward``, but for head ``"class"``, which takes their mean."""
+        levels = self.levels(x)
+        if isinstance(self.head, Pyramid):
+            return self.head(levels)
+        return self.head(self.lif(levels[-1].mean(dim=(3, 4))))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.frame_logits(x).mean(0)
+        logits = self.frame_logits(x)
+        return logits.mean(0) if self.config.head == "class" else logits
 
     def split(self, logits: Tensor) -> dict[str, Tensor]:
         """Task name -> its logits ``[..., n]``, from ``[..., classes]``."""

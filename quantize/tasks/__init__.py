@@ -7,11 +7,13 @@ function from clips to outputs, be it the float model, the integer network or th
     clips, targets = task.batch(range(32), "train", seed=1)
     report = task.evaluate(predict, n=2000)
 
-=========  =======================================================  ======================================
-task       targets of a clip                                        reported
-=========  =======================================================  ======================================
-digits     ``digit int64``, ``direction int64``                     accuracy, Wilson 95 % intervals
-=========  =======================================================  ======================================
+=========  ============================================  ======================================================
+task       targets of a clip                             reported, with 95 % intervals
+=========  ============================================  ======================================================
+digits     ``digit int64``, ``direction int64``          accuracy
+walkers    ``joints float32[T, 13, 2]``                  MPJPE, PA-MPJPE (per cent of the frame)
+masks      ``classes uint8[T, H, W]``                    mean IoU, part of the pixels in the right class
+=========  ============================================  ======================================================
 """
 
 from __future__ import annotations
@@ -69,5 +71,8 @@ def get_task(config: SpikeVideoFormerConfig) -> Task:
         If there is none.
     """
     from .digits import Digits
+    from .masks import Masks
+    from .walkers import Walkers
 
-    return Digits.of(config)
+    tasks = {"class": Digits, "pose": Walkers, "segment": Masks}
+    return tasks[config.head].of(config)
