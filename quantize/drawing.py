@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 __all__ = ["backdrop", "capsule", "ellipse", "finish", "paint", "rectangle", "scenery"]
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 
 def _pixels(size: int) -> tuple[Floats, Floats]:

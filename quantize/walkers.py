@@ -48,7 +48,7 @@ _LENGTHS = {"thigh": 0.25, "shin": 0.25, "trunk": 0.28, "neck": 0.12, "upper_arm
             "shoulders": 0.10, "hips": 0.06}
 _RADII = {"leg": 0.035, "arm": 0.026, "trunk": 0.06, "head": 0.065}
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
