@@ -13,7 +13,7 @@ from dataclasses import replace
 from spikeloom.bounds import prove_bounds
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import INSTRUCTION_BYTES, EncodingError, Opcode
-from spikeloom.network import Attend, Conv, Depthwise, Network, Operator, TemporalAttend, outputs_of
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend, outputs_of
 from spikeloom.operations import additions
 
 from .attention import lower_attend, lower_keyvalue
@@ -48,7 +48,9 @@ def compile_network(network: Network, config: MachineConfig, *, observe: bool = 
     if config.parameter_depth < config.output_words:
         raise MappingError(f"`parameter_depth` must be at least `output_words`, not `{config.parameter_depth}`")
     makers = {name: index for index, operator in enumerate(network.operators) for name in outputs_of(operator)}
-    emitter = Emitter(config, makers)
+    sums = {name for operator in network.operators if not isinstance(operator, KeyValue) and operator.neuron.pool
+            for name in outputs_of(operator)}
+    emitter = Emitter(config, makers, sums)
     places, workspace = place_tensors(network, emitter)
     lowered, jobs, residuals = _jobs(emitter, network, places, observe)
     Runner(emitter, jobs, [operator.name for operator in network.operators]).run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from spikeloom.config import MachineConfig
@@ -10,7 +10,7 @@ from spikeloom.hw.isa import Instruction, Opcode, Source, Target
 
 from .layout import Region, TensorPlace
 from .schedule import Access, Step
-from .work import Need
+from .work import EVERY, Need
 
 ALIGNMENT = 64
 """Alignment of constants and tensors in their regions, bytes."""
@@ -77,11 +77,12 @@ class Transfer:
 class Emitter:
     """Collects the steps of a program and its constants, for the operator number `layer`.
 
-    `makers`: the operator that makes each tensor; the input has none.
+    `makers`: the operator that makes each tensor; the input has none. `sums`: tensors made of spatial sums, which are
+    there when the last tile is.
     """
 
-    def __init__(self, config: MachineConfig, makers: Mapping[str, int]) -> None:
-        self.config, self.makers = config, makers
+    def __init__(self, config: MachineConfig, makers: Mapping[str, int], sums: Collection[str] = ()) -> None:
+        self.config, self.makers, self.sums = config, makers, sums
         self.layer = 0
         self.steps: list[Step] = []
         self.constants = bytearray()
@@ -90,7 +91,9 @@ class Emitter:
     def needs(self, place: TensorPlace, *part: int) -> tuple[Need, ...]:
         """Part of a tensor: first and last row, first and last word, or all."""
         maker = self.makers.get(place.name)
-        return () if maker is None else (Need(maker, *part),)
+        if maker is None:
+            return ()
+        return (Need(maker, 0, EVERY, *part[2:]) if place.name in self.sums else Need(maker, *part),)
 
     def constant(self, data: bytes) -> int:
         """Offset of `data` among the constants; equal data is held once."""

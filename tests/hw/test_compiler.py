@@ -170,6 +170,16 @@ def test_residual_output_is_stored(builder):
     assert program.tensors["conv4.out"].stored
 
 
+def test_a_spatial_sum_over_several_tiles(builder):
+    """Whoever reads the sum must wait for the last tile, though the sum is its row 0."""
+    made = builder("spikes", 12, 16, 9)
+    stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
+    pooled = made.conv(channels=12, mode="residual", pool=True, shortcut=stream)
+    made.conv(pooled, channels=7, kind="logits")
+    assert 2 * preset("tiny").accumulator_depth < 16 * 9
+    _check(made.network, preset("tiny"), 4)
+
+
 def test_two_clips_one_after_the_other(builder):
     """K^T V of the clip before lies in the program region and must not matter."""
     made = builder("spikes", 24, 4, 5)
