@@ -71,9 +71,11 @@ def load_model(model: str | Path) -> SpikeVideoFormer:
     """
     from safetensors import SafetensorError
 
+    from .checkpoints.importing import check_integer_form
     from .train import load
 
     path = _path(model)
+    check_integer_form(path)
     try:
         return load(path)
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:

@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from spikeloom.hw.deploy import deploy
     from spikeloom.hw.synth.estimate import synth
     from spikeloom.hw.vivado.flow import bitstream, vivado
+    from spikeloom.quantize.checkpoints import import_checkpoint
     from spikeloom.quantize.convert import quantize
     from spikeloom.sim.demo import demo
     from spikeloom.sim.estimate import estimate
     from spikeloom.sim.simulate import simulate
 
-__all__ = ["bitstream", "build", "demo", "deploy", "estimate", "measure", "quantize", "run", "simulate", "synth",
-           "vivado"]
+__all__ = ["bitstream", "build", "demo", "deploy", "estimate", "import_checkpoint", "measure", "quantize", "run",
+           "simulate", "synth", "vivado"]
 
 _HOMES = {
+    "import_checkpoint": "spikeloom.quantize.checkpoints",
     "quantize": "spikeloom.quantize.convert",
     "build": "spikeloom.hw.build",
     "simulate": "spikeloom.sim.simulate",

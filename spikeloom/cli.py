@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .cli_import import add_import
 from .config import PRESETS
 
 __all__ = ["main"]
@@ -234,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"spikeloom {importlib.metadata.version('spikeloom')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
+    add_import(commands, _command, _Progress, _show)
     _add_quantize(commands)
     _add_build(commands)
     _add_simulate(commands)

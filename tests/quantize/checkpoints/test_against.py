@@ -1,0 +1,73 @@
+"""The check against an original, on a stand-in of ours: the released code was not run here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from spikeloom.quantize.checkpoints import CheckpointError, ImportedModel, ImportOptions, import_model
+from spikeloom.quantize.checkpoints.against import compare_with_original
+from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig
+
+STAND_IN = Path(__file__).parent / "stand_in"
+SMALL = SpikeVideoFormerConfig(widths=(8, 8, 16, 16), heads=2, height=32, width=32, classes=5)
+
+
+def imported(folder: Path, *, twins: bool = False, **fields: Any) -> ImportedModel:
+    """A checkpoint of a small network with lively neurons, imported."""
+    torch.manual_seed(3)
+    model = SpikeVideoFormer(replace(SMALL, **fields))
+    for layer in model.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            assert layer.running_mean is not None
+            nn.init.uniform_(layer.weight, 1.0, 2.5)
+            nn.init.normal_(layer.bias, 0.3, 0.5)
+            nn.init.normal_(layer.running_mean, 0.0, 0.2)
+    nn.init.normal_(model.head.weight)
+    state = model.state_dict()
+    if twins:
+        state |= {f"head_kd.{name}": torch.randn_like(state[f"head.{name}"]) for name in ("weight", "bias")}
+    torch.save({"model": state}, folder / "small.pth")
+    options = ImportOptions(heads=2, size=(32, 32))
+    return import_model(folder / "small.pth", options)
+
+
+@pytest.mark.parametrize(("attention", "twins"), [("hamming", False), ("dot", True)])
+def test_agrees_stage_by_stage(tmp_path: Path, attention: str, twins: bool) -> None:
+    found = compare_with_original(imported(tmp_path, attention=attention, twins=twins), STAND_IN)
+    names = [stage.name for stage in found.stages]
+    assert names[0] == "downsample1_1"
+    assert names[-2:] == ["block4.1", "logits"]
+    assert len(names) == 18
+    assert found.agrees, [str(stage) for stage in found.stages]
+    assert all(stage.magnitude > 0.1 for stage in found.stages)  # something was computed
+
+
+@pytest.mark.parametrize(("builder", "first"), [("membrane_head", "logits"), ("other_threshold", "block4.1")])
+def test_names_the_first_stage_that_differs(tmp_path: Path, builder: str, first: str) -> None:
+    found = compare_with_original(imported(tmp_path), STAND_IN, builder=builder)
+    differing = [stage.name for stage in found.stages if not stage.agrees]
+    assert differing[0] == first
+    assert not found.agrees
+    assert "DIFFERS" in str(next(stage for stage in found.stages if stage.name == first))
+
+
+def test_refuses_what_cannot_be_run(tmp_path: Path) -> None:
+    small = imported(tmp_path)
+    with pytest.raises(CheckpointError, match=r"has no classification/models/metaspikformer.py or .*--module"):
+        compare_with_original(small, tmp_path)
+    with pytest.raises(CheckpointError, match="has none of nothing"):
+        compare_with_original(small, STAND_IN, builder="nothing")
+    with pytest.raises(CheckpointError, match="cannot be run: No such file"):
+        compare_with_original(small, STAND_IN, python="/no/python")
+    (tmp_path / "models.py").write_text("import a_module_that_is_not_there\n")
+    with pytest.raises(CheckpointError, match=r"No module named 'a_module_that_is_not_there'.*--python"):
+        compare_with_original(small, tmp_path)
+    short = imported(tmp_path, depths=(1, 1))
+    with pytest.raises(CheckpointError, match=r"released class has depths \(6, 2\), this model \(1, 1\)"):
+        compare_with_original(short, STAND_IN)
