@@ -20,7 +20,7 @@ TEXT = (
 EXAMPLES = """
 spikeloom import SVF_15M.pth --arch 15M --out models/m15
 spikeloom quantize models/m15.safetensors --calibrate a.mp4 b.mp4 --out build/network
-spikeloom import checkpoint-199.pth --arch v2-55M --head average --size 224 --out models/v2
+spikeloom import checkpoint-199.pth --arch v2-55M --distilled average --size 224 --out models/v2
 spikeloom import best.pth --ema --frames 8 --mean 0.45,0.45,0.45 --std 0.225,0.225,0.225 --out models/mine
 spikeloom import SVF_15M.pth --arch 15M --check ~/SpikeVideoFormer --python ~/svf/bin/python
 """
@@ -47,7 +47,7 @@ def add_import(
     parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.safetensors and PATH.json")
     parser.add_argument("--ema", action="store_true", help="take the moving average of the weights")
     parser.add_argument(
-        "--head", choices=("average", "head", "head_kd"), default="average",
+        "--distilled", choices=("average", "head", "head_kd"), default="average",
         help="of the two heads of a distilled network (%(default)s)")
     parser.add_argument("--heads", type=int, metavar="N", help="attention heads")
     parser.add_argument("--frames", type=int, metavar="N", help="time steps of a clip")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from .reading import CheckpointError, listed
 
-__all__ = ["HEADS", "fit", "merge_heads"]
+__all__ = ["DISTILLED", "fit", "merge_heads"]
 
-HEADS = ("average", "head", "head_kd")
+DISTILLED = ("average", "head", "head_kd")
 """What becomes of the two heads of a distilled network: their mean, as the released code has it, or one of them."""
 MOST = 20
 
@@ -35,7 +35,7 @@ def merge_heads(path: Path, tensors: Mapping[str, Tensor], use: str = "average")
     twins = {name: name.replace("head_kd.", "head.", 1) for name in tensors if name.startswith("head_kd.")}
     if not twins:
         if use == "head_kd":
-            raise CheckpointError(f"{path}: has no second head `head_kd`: leave --head out")
+            raise CheckpointError(f"{path}: has no second head `head_kd`: leave --distilled out")
         return merged, []
     if use == "head":
         return merged, ["took `head`, left out `head_kd`"]
@@ -43,7 +43,7 @@ def merge_heads(path: Path, tensors: Mapping[str, Tensor], use: str = "average")
         if use == "head_kd":
             merged[name] = tensors[twin]
         elif name not in tensors or tensors[name].shape != tensors[twin].shape:
-            raise CheckpointError(f"{path}: `{name}` and `{twin}` do not have the same shape: take one with --head")
+            raise CheckpointError(f"{path}: `{name}` and `{twin}` differ in shape: take one with --distilled")
         else:
             mean = (tensors[name].double() + tensors[twin].double()) / 2
             merged[name] = mean.float()

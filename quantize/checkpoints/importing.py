@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .architectures import FAMILIES, SPIKE_VIDEO_FORMER, Family, infer
-from .fitting import HEADS, fit, merge_heads
+from .fitting import DISTILLED, fit, merge_heads
 from .reading import Checkpoint, CheckpointError, read_checkpoint
 
 __all__ = ["ImportedModel", "ImportOptions", "check_integer_form", "import_checkpoint", "import_model",
@@ -31,18 +31,18 @@ class ImportOptions:
     Attributes:
         arch: One of `ARCHITECTURES`; None infers the sizes from shapes.
         ema: Take the moving average of the weights.
-        head: Of the heads of a distilled network: `average`, `head` or `head_kd`.
+        distilled: Of the heads of a distilled network: `average`, `head` or `head_kd`.
         heads: Attention heads.
         frames, size: Time steps of a clip; height and width in pixels.
         mean, std: Of pixels from 0 to 1, per channel.
 
     Raises:
-        ValueError: `head` is none of the three.
+        ValueError: `distilled` is none of the three.
     """
 
     arch: str | None = None
     ema: bool = False
-    head: str = "average"
+    distilled: str = "average"
     heads: int | None = None
     frames: int | None = None
     size: tuple[int, int] | None = None
@@ -50,8 +50,8 @@ class ImportOptions:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise ValueError(f"`head` must be one of {', '.join(HEADS)}, not `{self.head!r}`")
+        if self.distilled not in DISTILLED:
+            raise ValueError(f"`distilled` must be one of {', '.join(DISTILLED)}, not `{self.distilled!r}`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def import_model(file: str | Path, options: ImportOptions) -> ImportedModel:
             finite.
     """
     checkpoint = read_checkpoint(file, ema=options.ema)
-    tensors, merged = merge_heads(checkpoint.path, checkpoint.tensors, options.head)
+    tensors, merged = merge_heads(checkpoint.path, checkpoint.tensors, options.distilled)
     name, family, config = infer(checkpoint.path, tensors, options.arch)
     config = _configured(checkpoint.path, config, options)
     with torch.device("meta"):
@@ -198,7 +198,7 @@ def _uncertain(family: Family, config: Any, options: ImportOptions, tensors: dic
     notices: list[str] = []
     if options.heads is None and family is SPIKE_VIDEO_FORMER:
         notices.append(f"assumed {config.heads} attention heads: shapes do not tell, --heads does")
-    if family is SPIKE_VIDEO_FORMER and config.attention == "dot" and options.head != "head_kd":
+    if family is SPIKE_VIDEO_FORMER and config.attention == "dot" and options.distilled != "head_kd":
         notices.append(
             "no `attn_bn`: dot product. If this is a Meta-SpikeFormer: its first release feeds `head` with reals, a "
             "later one with spikes as here; nothing in the file tells, --check with its repository does")

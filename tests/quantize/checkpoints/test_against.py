@@ -28,7 +28,7 @@ def imported(folder: Path, *, twins: bool = False, **fields: Any) -> ImportedMod
             nn.init.uniform_(layer.weight, 1.0, 2.5)
             nn.init.normal_(layer.bias, 0.3, 0.5)
             nn.init.normal_(layer.running_mean, 0.0, 0.2)
-    nn.init.normal_(model.head.weight)
+    nn.init.normal_(model.get_parameter("head.weight"))
     state = model.state_dict()
     if twins:
         state |= {f"head_kd.{name}": torch.randn_like(state[f"head.{name}"]) for name in ("weight", "bias")}

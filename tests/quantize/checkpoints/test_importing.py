@@ -43,7 +43,7 @@ def state() -> State:
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):  # lively neurons
             nn.init.uniform_(layer.weight, 1.0, 2.5)
             nn.init.normal_(layer.bias, 0.3, 0.5)
-    nn.init.normal_(model.head.weight)
+    nn.init.normal_(model.get_parameter("head.weight"))
     model(torch.randn(4, 2, 3, 16, 16))  # statistics of its own
     return model.state_dict()
 
@@ -123,16 +123,16 @@ def test_two_heads(tmp_path: Path, state: State, logits: Tensor) -> None:
     twins = {"head_kd.weight": torch.randn_like(state["head.weight"]), "head_kd.bias": torch.ones(14)}
     path = write(tmp_path, {"model": state | twins})
     heads = ("average", "head", "head_kd")
-    found = {head: import_model(path, ImportOptions(arch="micro", head=head)) for head in heads}
+    found = {head: import_model(path, ImportOptions(arch="micro", distilled=head)) for head in heads}
     outputs = {head: model.model(clip()) for head, model in found.items()}
     assert torch.equal(outputs["head"], logits)
     torch.testing.assert_close(outputs["average"], (outputs["head"] + outputs["head_kd"]) / 2)
     assert not torch.equal(outputs["head_kd"], logits)
     assert any("averaged" in notice for notice in found["average"].notices)
     misshaped = write(tmp_path, {"model": state | {"head_kd.weight": torch.zeros(3, 16)}})
-    assert "`head.weight` and `head_kd.weight` do not have the same shape" in refusal(misshaped)
+    assert "`head.weight` and `head_kd.weight` differ in shape" in refusal(misshaped)
     with pytest.raises(CheckpointError, match="has no second head"):
-        import_model(write(tmp_path, state), ImportOptions(head="head_kd"))
+        import_model(write(tmp_path, state), ImportOptions(distilled="head_kd"))
 
 
 def test_types_are_converted_with_a_notice(tmp_path: Path, state: State) -> None:
@@ -273,8 +273,8 @@ def test_names_of_no_architecture(tmp_path: Path, state: State) -> None:
         import_model(write(tmp_path, state), ImportOptions(arch="16M"))
     with pytest.raises(CheckpointError, match="`heads` must divide"):
         import_model(write(tmp_path, state), ImportOptions(arch="micro", heads=3))
-    with pytest.raises(ValueError, match="`head` must be one of average"):
-        ImportOptions(head="both")
+    with pytest.raises(ValueError, match="`distilled` must be one of average"):
+        ImportOptions(distilled="both")
 
 
 def test_written_model_quantises(tmp_path: Path, state: State, logits: Tensor) -> None:
