@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .folding import PIXELS, FloatStage
+from .heads import enlarge
 from .neurons import LIF
 from .reference import pad_colour, split_heads
 
@@ -58,7 +59,8 @@ def run_float(
         stages: From `folding.fold`.
         clips: uint8[B, T, H, W, 3].
         dtype: To compute in.
-        observe: Called with every stage but K^T V and its value before pooling and firing, [T, B, C, H, W].
+        observe: Called with every stage but K^T V and enlarged maps and its value before pooling and firing,
+            [T, B, C, H, W].
     """
     values = {PIXELS: clips.movedim(1, 0).movedim(-1, 2)}
     with torch.no_grad():
@@ -67,6 +69,9 @@ def run_float(
                 key, value = (split_heads(values[n].to(dtype), stage.heads) for n in stage.inputs)
                 key = 2 * key - 1 if stage.bipolar else key
                 values[stage.outputs["keyvalue"]] = key.transpose(-2, -1) @ value
+                continue
+            if stage.kind == "upsample":
+                values[stage.outputs["residual"]] = enlarge(values[stage.inputs[0]], 2)
                 continue
             assert stage.bias is not None
             value = accumulate(stage, values, dtype) + _per_channel(stage.bias, dtype)
@@ -106,7 +111,7 @@ def calibrate(
         clips: uint8[N, T, H, W, 3].
         batch: Clips side by side.
     """
-    outputs = {stage.name: Statistics() for stage in stages if stage.kind != "keyvalue"}
+    outputs = {stage.name: Statistics() for stage in stages if stage.kind not in ("keyvalue", "upsample")}
     read = {stage.inputs[0] for stage in stages if stage.weight is not None}
     inputs = {name: Statistics() for name in read}
     for part in batches(clips, batch):

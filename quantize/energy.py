@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend, Upsample
 
 from .reference import Reference
 
@@ -115,6 +115,8 @@ def _count(network: Network, operator: Operator, values: Mapping[str, NDArray[An
         pairs = (query.sum(axis=0, dtype=np.int64) * key.sum(axis=0, dtype=np.int64)).sum()
         found = int(value.sum()) * frames + (query.size * frames if operator.bipolar else int(pairs))
         return OperatorEnergy(operator=name, accumulates=found, macs=0, twin_macs=2 * query.size * frames)
+    if isinstance(operator, Upsample):
+        return OperatorEnergy(operator=name, accumulates=0, macs=0, twin_macs=0)
     query = values[operator.query]
     width = query.shape[1] // _heads(network, operator)
     found = query.size if operator.bipolar else int(query.sum())

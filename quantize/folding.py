@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from .heads import LEVELS, Pyramid
 from .layers import DOT_SCALE, MSMLP, DownSampling, MSAttention, MSBlock, MSConvBlock, RepConv, SepConv
 from .models import SpikeVideoFormer
 from .neurons import NeuronConfig
@@ -29,17 +30,21 @@ from .neurons import NeuronConfig
 PIXELS = "pixels"
 """Name of the input tensor."""
 
+OUTPUT: dict[str, object] = {"mode": "residual", "keep": True}
+"""Fields of a last stage whose values are the network's output, per frame."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FloatStage:
     """One operator with its neuron stage, in real numbers.
 
     `value = scale * accumulator + bias` where the accumulator is a convolution of `inputs[0]` with `weight`, or the
-    product of query `inputs[0]` and K^T V `inputs[1]`; a `keyvalue` makes K^T V of `inputs` = (key, value).
+    product of query `inputs[0]` and K^T V `inputs[1]`; a `keyvalue` makes K^T V of `inputs` = (key, value), an
+    `upsample` enlarges the residual tensor `inputs[0]` twice by nearest neighbour.
 
     Attributes:
         name: Module path, which is the name of the integer operator too.
-        kind: conv, depthwise, keyvalue or attend.
+        kind: conv, depthwise, keyvalue, attend or upsample.
         inputs: Tensor names.
         weight: float64[Co, Ci, k, k]; of pixels, per code.
         bias: float64[C].
@@ -155,6 +160,7 @@ class _Folder:
         self.stages: list[FloatStage] = []
         self.spikes = PIXELS
         self.residual: str | None = None
+        self.levels: dict[str, str] = {}  # module -> spikes of the stream at its end
 
     def run(self) -> list[FloatStage]:
         modules = self.model.stages()
@@ -168,14 +174,19 @@ class _Folder:
                 self.mlp(f"{name}.mlp", module.mlp)
             else:
                 raise TypeError(f"`{name}` is a {type(module).__name__}, which has no folded form")
-        self.head()
+            self.levels[name.split(".")[0]] = self.spikes
+        if isinstance(self.model.head, Pyramid):
+            self.pyramid(self.model.head)
+        else:
+            self.head(self.model.head)
         return self._without_unread()
 
     def add(self, name: str, kind: str, inputs: tuple[str, ...], **fields: object) -> str:
         """Append a stage; returns the name of what it makes beside the residual."""
         stage = FloatStage(name=name, kind=kind, inputs=inputs, **fields)  # type: ignore[arg-type]
         self.stages.append(stage)
-        return next(name for kind, name in stage.outputs.items() if kind != "residual")
+        made = stage.outputs
+        return next((name for kind, name in made.items() if kind != "residual"), f"{name}.residual")
 
     def conv(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> str:
         weight, bias = weights
@@ -252,11 +263,26 @@ class _Folder:
             f"{name}.fc1", self.spikes, conv_norm(module.fc1_conv, module.fc1_bn), neuron=module.fc2_lif.config)
         self.onto_stream(f"{name}.fc2", hidden, conv_norm(module.fc2_conv, module.fc2_bn))
 
-    def head(self) -> None:
-        """The last stage onto the stream also sums over space; then the linear layer."""
+    def head(self, linear: nn.Linear) -> None:
+        """The last stage onto the stream also sums over space; then the linear layer, of every frame for poses."""
         last = self.stages[-1]
         self.stages[-1] = replace(last, pool=True, keep=False, neuron=self.model.lif.config)
-        self.conv("head", self.spikes, conv_norm(self.model.head), mode="logits")
+        fields: dict[str, object] = {"mode": "logits"} if self.model.config.head == "class" else OUTPUT
+        self.conv("head", self.spikes, conv_norm(linear), **fields)
+
+    def pyramid(self, head: Pyramid) -> None:
+        """Coarsest level first. The stages' spikes are those that the next stage reads anyway."""
+        sizes, level = self.model.config.sizes[1:], None
+        for i in reversed(range(len(LEVELS))):
+            if level is not None and sizes[i] != sizes[i + 1]:
+                level = self.add(f"head.enlarge.{i}", "upsample", (level,), mode="residual", keep=True)
+            neuron = head.lif.config if i == 0 else None
+            level = self.conv(
+                f"head.laterals.{i}", self.levels[LEVELS[i]], conv_norm(*_modules(head.laterals[i])), mode="residual",
+                keep=i > 0, neuron=neuron, shortcut=level)
+        assert level is not None
+        smooth = self.conv("head.smooth", level, conv_norm(*_modules(head.smooth)), neuron=head.lif.config)
+        self.conv("head.classify", smooth, conv_norm(head.classify), **OUTPUT)
 
     def neuron_of(self, module: nn.Module, name: str) -> NeuronConfig:
         config = module.get_submodule(name).config
@@ -264,5 +290,11 @@ class _Folder:
         return config
 
     def _without_unread(self) -> list[FloatStage]:
-        read = {stage.shortcut for stage in self.stages}
+        read = {name for stage in self.stages for name in (stage.shortcut, *stage.inputs)}
+        read.add(f"{self.stages[-1].name}.residual")
         return [replace(s, keep=s.keep and f"{s.name}.residual" in read) for s in self.stages]
+
+
+def _modules(sequence: nn.Module) -> list[nn.Module]:
+    assert isinstance(sequence, nn.Sequential)
+    return list(sequence)

@@ -178,19 +178,21 @@ class _Chooser:
             self.fractions[stage.outputs["planes"]] = _within_shifts(fraction, step)
 
     def choose_streams(self, stages: list[FloatStage]) -> None:
-        """One format for all stages that shortcuts connect."""
+        """One format for all stages that shortcuts and enlarging connect."""
         first: dict[str, str] = {}
         for stage in stages:
             if stage.mode == "residual":
-                first[stage.name] = first[stage.shortcut.removesuffix(".residual")] if stage.shortcut else stage.name
+                before = stage.inputs[0] if stage.kind == "upsample" else stage.shortcut
+                first[stage.name] = first[before.removesuffix(".residual")] if before else stage.name
         for root in set(first.values()):
-            members = [name for name, other in first.items() if other == root]
+            connected = [name for name, other in first.items() if other == root]
+            members = [name for name in connected if name in self.steps]
             largest = max(max(self.outputs[name].largest for name in members), SMALLEST)
             fraction = int(np.floor(np.log2(32767 / (RESIDUAL_HEADROOM * largest))))
             fraction = min(max(fraction, RESIDUAL_FRACTION[0]), RESIDUAL_FRACTION[1])
             for name in members:
                 fraction = _within_shifts(fraction, self.steps[name])
-            self.fractions.update(dict.fromkeys(members, fraction))
+            self.fractions.update(dict.fromkeys(connected, fraction))
 
 
 def _within_shifts(fraction: int, step: Step) -> int:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeloom.bounds import CURRENT_BITS, prove_bounds
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator, Upsample
 from spikeloom.network import Tensor as Declaration
 
 from .calibration import batches, calibrate
@@ -89,7 +89,8 @@ def quantize(
 def build_network(stages: list[FloatStage], formats: Formats, size: Sequence[int]) -> Network:
     """The integer network of a folded one, not checked; `size` is (frames, height, width) of a clip.
 
-    Its metadata are those that running it needs: scale of the logits, bits of a weight.
+    Its metadata are those that running it needs: bits of a weight; `logits` (scale of their sum over frames) or
+    `output` (scale of the values of every frame).
     """
     frames, height, width = size
     network = _Quantizer(stages, formats, frames=frames, height=height, width=width).run()
@@ -97,26 +98,42 @@ def build_network(stages: list[FloatStage], formats: Formats, size: Sequence[int
     if stages[-1].mode == "logits":
         bits = int(formats.exponents(stages[-1].name)[0])
         network.metadata["logits"] = {"fraction_bits": bits, "scale": 2.0 ** -bits / frames}
+    else:
+        bits = network.tensors[network.output].fraction_bits
+        network.metadata["output"] = {"fraction_bits": bits, "scale": 2.0 ** -bits}
     return network
 
 
-def integer_logits(network: Network, clips: NDArray[np.uint8] | Tensor, *, batch: int = 8) -> Tensor:
-    """Logits float64[N, classes] of an integer network, in the units of the float model (mean over frames)."""
-    reference, scale = Reference(network), network.metadata["logits"]["scale"]
-    return torch.cat([reference.infer_batch(part) for part in batches(clips, batch)]).double() * scale
+def integer_outputs(network: Network, clips: NDArray[np.uint8] | Tensor, *, batch: int = 8) -> Tensor:
+    """What the float model's `forward` returns, of an integer network, in its layout and units.
+
+    `float64[N, classes]` (logits, mean over frames), `[T, N, classes]` (poses), `[T, N, classes, h, w]` (segmentation).
+    """
+    reference = Reference(network)
+    return as_outputs(network, torch.cat([reference.infer_batch(part) for part in batches(clips, batch)]))
+
+
+def as_outputs(network: Network, values: Tensor) -> Tensor:
+    """Output tensors of an integer network stacked in front in the layout and the units of the float model."""
+    if "logits" in network.metadata:
+        return values.double() * network.metadata["logits"]["scale"]
+    values = values.double().transpose(0, 1) * network.metadata["output"]["scale"]
+    return values.flatten(2) if values.shape[-2:] == (1, 1) else values
 
 
 def _metadata(
     model: SpikeVideoFormer, network: Network, class_names: Sequence[str] | None, clips: int
 ) -> dict[str, Any]:
     source, config = network.tensors[network.input], model.config
+    slices = config.task_slices if config.head == "class" else {}
+    tasks = [[name, part.start, part.stop] for name, part in slices.items()]
     return {
         "origin": "spikeloom.quantize.quantizer",
         "model": config.to_dict(),
         "preprocessing": {
             "layout": "uint8[frames, height, width, 3], RGB", "frames": network.frames, "height": source.height,
             "width": source.width, "mean": list(config.pixel_mean), "std": list(config.pixel_std)},
-        "tasks": [[name, part.start, part.stop] for name, part in config.task_slices.items()],
+        "tasks": tasks,
         "class_names": list(class_names) if class_names is not None else None,
         "calibration_clips": clips,
     }
@@ -135,8 +152,8 @@ class _Quantizer:
 
     def run(self) -> Network:
         for stage in self.stages:
-            operator = self.keyvalue(stage) if stage.kind == "keyvalue" else self.operator(stage)
-            self.network.operators.append(operator)
+            make = {"keyvalue": self.keyvalue, "upsample": self.upsample}.get(stage.kind, self.operator)
+            self.network.operators.append(make(stage))
         self.network.output = next(iter(self.stages[-1].outputs.values()))
         return self.network
 
@@ -147,6 +164,11 @@ class _Quantizer:
         name = stage.outputs["keyvalue"]
         self.declare(name, "keyvalue", self.network.tensors[key].channels, 1, 1)
         return KeyValue(name=stage.name, key=key, value=value, heads=stage.heads, bipolar=stage.bipolar, output=name)
+
+    def upsample(self, stage: FloatStage) -> Upsample:
+        source, name = self.network.tensors[stage.inputs[0]], stage.outputs["residual"]
+        self.declare(name, "residual", source.channels, 2 * source.height, 2 * source.width, source.fraction_bits)
+        return Upsample(name=stage.name, input=source.name, output=name)
 
     def operator(self, stage: FloatStage) -> Operator:
         source = self.network.tensors[stage.inputs[0]]

@@ -44,6 +44,8 @@ from spikeloom.network import (
     Neuron,
     Operator,
     TemporalAttend,
+    Upsample,
+    outputs_of,
 )
 from spikeloom.network import Tensor as Declaration
 
@@ -149,7 +151,10 @@ def _cost(network: Network, operator: Operator) -> int:
         heads = _heads(network, operator)
         width = query.channels // heads
         return heads * 3 * lanes * -(-width // 8) * -(-width // 16) * max(24, query.height * query.width)
-    source, weight = network.tensors[operator.input], network.arrays[operator.weight]
+    source = network.tensors[operator.input]
+    if isinstance(operator, Upsample):
+        return lanes * -(-source.channels // 8) * 4 * source.height * source.width
+    weight = network.arrays[operator.weight]
     stride = operator.stride if isinstance(operator, Conv) else 1
     pixels = max(24, source.height * source.width // stride ** 2)
     planes = 1 if source.kind == "spikes" else 8
@@ -367,8 +372,7 @@ class _Builder:
     def append(self, operator: Operator) -> None:
         """Add a complete operator and compute what it makes."""
         self.network.operators.append(operator)
-        made = operator.output if isinstance(operator, KeyValue) else operator.neuron.outputs[0]
-        self.network.output = made
+        self.network.output = outputs_of(operator)[0]
         self.values.update(Reference(self.network).operate(operator, self.values))
 
     def accumulator(self, operator: Accumulating, shape: tuple[int, int, int]) -> Tensor:

@@ -44,6 +44,7 @@ from spikeloom.network import (
     Neuron,
     Operator,
     TemporalAttend,
+    Upsample,
     inputs_of,
 )
 
@@ -139,6 +140,9 @@ class Reference:
         """Tensors that one operator of this network makes; layout and `accumulators` as in `accumulate` and `run`."""
         if isinstance(operator, KeyValue):
             return {operator.output: self._keyvalue(operator, values[operator.key], values[operator.value])}
+        if isinstance(operator, Upsample):
+            rows = values[operator.input].repeat_interleave(operator.factor, dim=-2)
+            return {operator.output: rows.repeat_interleave(operator.factor, dim=-1)}
         accumulator = self.accumulate(operator, values)
         if accumulators is not None:
             accumulators[operator.name] = accumulator[:, 0].cpu()

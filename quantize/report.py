@@ -51,12 +51,13 @@ class LayerReport:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationReport:
-    """Layers in execution order, and the logits.
+    """Layers in execution order, and the output: logits, or what is said of every frame.
 
     Attributes:
         layers: Spikes, residual and planes.
-        logits_error: RMS error of the logits over their RMS value.
-        same_class: Task name -> part of the clips that both networks put into the same class.
+        logits_error: RMS error of the output over its RMS value.
+        same_class: Task name -> part of the clips that both networks put into the same class; of outputs with a value
+            per pixel, "pixel" -> part of the pixels with the same largest channel; empty for poses.
         clips: Number of clips compared.
         network_hash: Content hash of the integer network.
         weight_bits: Bits of its weights.
@@ -86,8 +87,8 @@ class QuantizationReport:
         head = f"{'tensor':<44} {'k':>7} {'frac':>4} " + " ".join(f"{name:>7}" for name in names)
         lines = [head, "-" * len(head), *(_line(layer) for layer in self.layers)]
         same = ", ".join(f"{name} {100 * part:.1f} %" for name, part in self.same_class.items())
-        error = f"logits error {100 * self.logits_error:.1f} %"
-        lines.append(f"{self.weight_bits}-bit weights, {self.clips} clips: {error}, same class: {same}")
+        error = f"output error {100 * self.logits_error:.1f} %" + f", same class: {same}" * bool(same)
+        lines.append(f"{self.weight_bits}-bit weights, {self.clips} clips: {error}")
         return "\n".join(lines)
 
 
@@ -103,7 +104,7 @@ class _Tally:
     clipped: int = 0
     error: float = 0.0
     power: float = 0.0
-    logits: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    outputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, kind: str, real: Tensor, integer: Tensor, scale: float) -> None:
         self.count += integer.numel()
@@ -118,8 +119,6 @@ class _Tally:
         value = integer.double() * scale
         self.error += float((value - real).square().sum())
         self.power += float(real.double().square().sum())
-        if kind == "logits":
-            self.logits.append((real, value))
 
     @property
     def relative_error(self) -> float:
@@ -133,20 +132,22 @@ def compare(
     reference = Reference(network)
     kinds = {n: t.kind for n, t in network.tensors.items() if t.kind in ("spikes", "residual", "planes", "logits")}
     scales = {name: 2.0 ** -network.tensors[name].fraction_bits for name in kinds}
-    scales[network.output] = 2.0 ** -network.metadata["logits"]["fraction_bits"]
+    if kinds[network.output] == "logits":
+        scales[network.output] = 2.0 ** -network.metadata["logits"]["fraction_bits"]
     tallies = {name: _Tally() for name in kinds}
     for part in batches(clips, batch):
         real, integer = run_float(stages, part), reference.values(part)
         for name, kind in kinds.items():
             tallies[name].add(kind, real[name], integer[name], scales[name])
+        tallies[network.output].outputs.append((real[network.output], integer[network.output]))
         for name, spikes in _fed(reference, real):
             tallies[name].locally_equal += int((real[name] == spikes).sum())
     layers = [
         _layer(network, stage.name, tensor, tallies[tensor], steps.get(stage.name))
         for stage in stages for kind, tensor in stage.outputs.items() if kind in ("spikes", "residual", "planes")]
-    logits = tallies[network.output]
+    output = tallies[network.output]
     return QuantizationReport(
-        layers=tuple(layers), logits_error=logits.relative_error, same_class=_same_class(network, logits),
+        layers=tuple(layers), logits_error=output.relative_error, same_class=_same_class(network, output),
         clips=len(clips), network_hash=network.hash, weight_bits=network.metadata["weight_bits"])
 
 
@@ -180,7 +181,11 @@ def _layer(
 
 
 def _same_class(network: Network, tally: _Tally) -> dict[str, float]:
-    real, integer = (torch.cat(parts) for parts in zip(*tally.logits, strict=True))
+    output = network.tensors[network.output]
+    if output.kind != "logits":
+        same = torch.cat([(real.argmax(2) == integer.argmax(2)).flatten() for real, integer in tally.outputs])
+        return {"pixel": float(same.double().mean())} if output.height * output.width > 1 else {}
+    real, integer = (torch.cat(parts) for parts in zip(*tally.outputs, strict=True))
     return {
         name: float((real[:, a:b].argmax(1) == integer[:, a:b].argmax(1)).double().mean())
         for name, a, b in network.metadata["tasks"]}

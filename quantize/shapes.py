@@ -15,8 +15,9 @@ from spikeloom.bounds import prove_bounds
 from spikeloom.network import Network
 
 from .folding import FloatStage, fold
+from .formats import Formats
 from .models import SpikeVideoFormer, named_config
-from .quantizer import Step, _Quantizer
+from .quantizer import build_network
 
 __all__ = ["shape_network"]
 
@@ -42,38 +43,31 @@ def shape_network(name: str, *, frames: int | None = None, size: int | None = No
         if value is not None and value < 1:
             raise ValueError(f"`{key}` must be at least 1, not `{value!r}`")
     height, width = (config.height, config.width) if size is None else (size, size)
+    rng = np.random.default_rng(seed)
     with torch.device("meta"):
         stages = fold(SpikeVideoFormer(config).eval())
-    network = _Shapes([_filled(stage) for stage in stages], frames or config.frames, height, width, seed).run()
-    network.metadata = {"origin": "spikeloom.quantize.shapes", "model": config.to_dict(), "seed": seed}
+    stages = [_filled(stage, rng) for stage in stages]
+    network = build_network(stages, _formats(stages), (frames or config.frames, height, width))
+    network.metadata |= {"origin": "spikeloom.quantize.shapes", "model": config.to_dict(), "seed": seed}
     network.check()
     prove_bounds(network)
     return network
 
 
-def _filled(stage: FloatStage) -> FloatStage:
-    """Zeros and ones instead of tensors without data; weights keep nothing but their shape."""
+def _filled(stage: FloatStage, rng: np.random.Generator) -> FloatStage:
+    """Small integers for weights, zeros and ones for other tensors without data."""
+    weight = None
+    if stage.weight is not None:
+        weight = torch.from_numpy(rng.integers(-WEIGHT, WEIGHT + 1, tuple(stage.weight.shape), dtype=np.int8))
     return replace(
-        stage, bias=None if stage.bias is None else torch.zeros(stage.bias.shape, dtype=torch.float64, device="cpu"),
+        stage, weight=weight,
+        bias=None if stage.bias is None else torch.zeros(stage.bias.shape, dtype=torch.float64, device="cpu"),
         scale=None if stage.scale is None else torch.ones(stage.scale.shape, dtype=torch.float64, device="cpu"),
         pad=None if stage.pad is None else torch.zeros(3, dtype=torch.float64, device="cpu"))
 
 
-class _Shapes(_Quantizer):
-    """The quantiser with steps that nothing is measured for."""
-
-    def __init__(self, stages: list[FloatStage], frames: int, height: int, width: int, seed: int) -> None:
-        clips = torch.empty((1, frames, height, width, 3), dtype=torch.uint8, device="meta")
-        super().__init__(stages, {}, {}, clips, bias_correction=False)
-        self._rng = np.random.default_rng(seed)
-
-    def choose(self, stage: FloatStage) -> None:
-        assert stage.weight is not None
-        shape = tuple(stage.weight.shape)
-        weight = self._rng.integers(-WEIGHT, WEIGHT + 1, shape, dtype=np.int8)
-        self.steps[stage.name] = Step(weight=weight, scale=np.ones(shape[0]), residue=np.zeros(shape[:2]))
-        if stage.mode == "planes":
-            self.fractions[stage.outputs["planes"]] = 0
-
-    def choose_streams(self) -> None:
-        self.fractions |= {stage.name: 0 for stage in self.stages if stage.mode == "residual"}
+def _formats(stages: list[FloatStage]) -> Formats:
+    """Steps of 1 everywhere, which nothing is measured for."""
+    scales = {stage.name: np.ones(stage.channels) for stage in stages if stage.weight is not None}
+    planes = {stage.outputs["planes"]: 0 for stage in stages if stage.mode == "planes"}
+    return Formats(scales=scales, fractions=planes | {stage.name: 0 for stage in stages if stage.mode == "residual"})

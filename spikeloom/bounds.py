@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from spikeloom.arithmetic import GUARD_BITS, LIMB_BITS, MEMBRANE_BITS, RESIDUAL_BITS, limb_count
 from spikeloom.config import ACCUMULATOR_BITS
-from spikeloom.network import Accumulating, Attend, Conv, KeyValue, Network, NetworkError, Operator, TemporalAttend
+from spikeloom.network import Accumulating, Attend, Conv, KeyValue, Network, NetworkError, TemporalAttend, Upsample
 
 CURRENT_BITS = 26
 """Width of `a`, signed: an accumulator plus a bias."""
@@ -56,12 +56,14 @@ class Bounds:
 
 
 def prove_bounds(network: Network) -> dict[str, Bounds]:
-    """Worst case of every operator, by operator name.
+    """Worst case of every operator but `Upsample`, which computes nothing, by operator name.
 
     Raises:
         NetworkError: An operator could exceed a width; the message names it and the value.
     """
-    return {operator.name: _prove(network, operator) for operator in network.operators}
+    return {
+        operator.name: _prove(network, operator) for operator in network.operators
+        if not isinstance(operator, Upsample)}
 
 
 def weight_bounds(weight: NDArray[np.int8], kind: str) -> tuple[Integers, Integers]:
@@ -83,7 +85,7 @@ def fits(low: int, high: int, bits: int) -> bool:
     return -(1 << (bits - 1)) <= low and high < 1 << (bits - 1)
 
 
-def _prove(network: Network, operator: Operator) -> Bounds:
+def _prove(network: Network, operator: Accumulating | KeyValue) -> Bounds:
     if isinstance(operator, KeyValue):
         tokens = keyvalue_bound(network, operator)
         low = -tokens if operator.bipolar else 0

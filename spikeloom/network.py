@@ -13,7 +13,9 @@ Tensors (shapes are per clip; T frames):
     keyvalue   int32[heads, D, D]       K^T V of the whole clip, D = channels // heads
     logits     int32[classes]           sums over frames
 
-Operators run in list order; each one makes its tensors out of earlier ones. All but `KeyValue` produce
+The output is `logits`, or a `residual` tensor: values of every frame (pose: 1x1) or of every pixel (segmentation).
+
+Operators run in list order; each one makes its tensors out of earlier ones. All but `KeyValue` and `Upsample` produce
 an accumulator `acc[T, C, H, W]` which goes through a `Neuron` stage; see `spikeloom.arithmetic` for its equations.
 """
 
@@ -155,12 +157,24 @@ class TemporalAttend:
     neuron: Neuron
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upsample:
+    """Nearest neighbour: output[t, c, y, x] = input[t, c, y // factor, x // factor], residual tensors of the same
+    `fraction_bits`. The result may be the shortcut of a later neuron stage. `factor` is 2."""
+
+    name: str
+    input: str
+    output: str
+    factor: int = 2
+
+
 Accumulating = Conv | Depthwise | Attend | TemporalAttend
 """Operators with an accumulator and a neuron stage."""
 
-Operator = Accumulating | KeyValue
+Operator = Accumulating | KeyValue | Upsample
 _OPERATORS: Mapping[str, type] = {
-    "conv": Conv, "depthwise": Depthwise, "keyvalue": KeyValue, "attend": Attend, "temporalattend": TemporalAttend}
+    "conv": Conv, "depthwise": Depthwise, "keyvalue": KeyValue, "attend": Attend, "temporalattend": TemporalAttend,
+    "upsample": Upsample}
 
 
 @dataclass(kw_only=True)
@@ -316,13 +330,15 @@ class Network:
 
 def outputs_of(operator: Operator) -> tuple[str, ...]:
     """Names of the tensors that an operator makes."""
-    return (operator.output,) if isinstance(operator, KeyValue) else operator.neuron.outputs
+    return (operator.output,) if isinstance(operator, (KeyValue, Upsample)) else operator.neuron.outputs
 
 
 def inputs_of(operator: Operator) -> tuple[str, ...]:
     """Names of the tensors that an operator reads."""
     if isinstance(operator, KeyValue):
         return (operator.key, operator.value)
+    if isinstance(operator, Upsample):
+        return (operator.input,)
     if isinstance(operator, TemporalAttend):
         first: tuple[str, ...] = (operator.query, operator.key, operator.value)
     else:
@@ -378,7 +394,21 @@ def _check_operator(network: Network, operator: Operator, made: set[str]) -> Non
         if operator.heads < 1 or key.channels % operator.heads or out.channels != key.channels:
             _fail(operator, f"{operator.heads} heads do not divide {key.channels} channels")
         return
+    if isinstance(operator, Upsample):
+        _check_upsample(network, operator)
+        return
     _check_neuron(network, operator, _accumulator_shape(network, operator))
+
+
+def _check_upsample(network: Network, operator: Upsample) -> None:
+    source, out = (network.tensors[n] for n in (operator.input, operator.output))
+    if operator.factor != 2:
+        _fail(operator, f"factor must be 2, not {operator.factor!r}")
+    if source.kind != "residual" or out.kind != "residual" or source.fraction_bits != out.fraction_bits:
+        _fail(operator, "input and output must be residual and have the same fraction_bits")
+    wanted = source.channels, 2 * source.height, 2 * source.width
+    if _shape(network, out.name) != wanted:
+        _fail(operator, f"output {out.name} must be residual {list(wanted)}, not {out}")
 
 
 def _accumulator_shape(network: Network, operator: Accumulating) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ planes 8)::
     depthwise   T * C  * Ho * Wo * k * k * P              in the depthwise unit
     keyvalue    T * C  * H  * W  * D                      in the Hamming unit
     temporal    T * C  * H  * W  * 2 T                    in the temporal unit: scores of T frames, sums over T frames
+    upsample    0                                         copies
 
 Taps that fall on the padding count as well.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .network import Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend
+from .network import Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend, Upsample
 
 INPUT_BITS = {"pixels": 8, "planes": 8, "spikes": 1}
 """Bits of an input value by kind of tensor."""
@@ -28,6 +29,8 @@ _ENGINES: Mapping[type, str] = {Depthwise: "depthwise", KeyValue: "hamming", Tem
 
 def additions(network: Network, operator: Operator) -> int:
     """Additions of one operator for one clip."""
+    if isinstance(operator, Upsample):
+        return 0
     if isinstance(operator, (Conv, Depthwise)):
         source = network.tensors[operator.input]
         channels, inputs, height, width = network.arrays[operator.weight].shape

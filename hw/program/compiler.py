@@ -13,7 +13,18 @@ from dataclasses import replace
 from spikeloom.bounds import prove_bounds
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import INSTRUCTION_BYTES, EncodingError, Opcode
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend, outputs_of
+from spikeloom.network import (
+    Accumulating,
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Network,
+    Operator,
+    TemporalAttend,
+    Upsample,
+    outputs_of,
+)
 from spikeloom.operations import additions
 
 from .attention import lower_attend, lower_keyvalue
@@ -47,8 +58,11 @@ def compile_network(network: Network, config: MachineConfig, *, observe: bool = 
     prove_bounds(network)
     if config.parameter_depth < config.output_words:
         raise MappingError(f"`parameter_depth` must be at least `output_words`, not `{config.parameter_depth}`")
+    for operator in network.operators:
+        if isinstance(operator, Upsample):
+            raise MappingError(f"operator {operator.name}: the machine cannot enlarge maps")
     makers = {name: index for index, operator in enumerate(network.operators) for name in outputs_of(operator)}
-    sums = {name for operator in network.operators if not isinstance(operator, KeyValue) and operator.neuron.pool
+    sums = {name for operator in network.operators if isinstance(operator, Accumulating) and operator.neuron.pool
             for name in outputs_of(operator)}
     emitter = Emitter(config, makers, sums)
     places, workspace = place_tensors(network, emitter)
@@ -126,6 +140,7 @@ def _lower(
             return lower_attend(emitter, network, places, operator, residuals)
         if isinstance(operator, TemporalAttend):
             raise MappingError("the machine has no temporal unit")
+        assert isinstance(operator, KeyValue)
         return lower_keyvalue(emitter, network, places, operator)
     except (MappingError, EncodingError) as error:
         raise MappingError(f"operator {operator.name}: {error}") from error

@@ -17,7 +17,7 @@ from spikeloom.quantize.folding import fold, fold_pixels, fold_repconv
 from spikeloom.quantize.formats import Formats, choose_formats, choose_fraction, choose_step
 from spikeloom.quantize.layers import RepConv
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
-from spikeloom.quantize.quantizer import integer_logits, quantize
+from spikeloom.quantize.quantizer import integer_outputs, quantize
 from spikeloom.quantize.reference import Reference
 from spikeloom.quantize.report import FILE_NAME, QuantizationReport
 
@@ -220,7 +220,7 @@ def test_logits_are_in_the_units_of_the_model(model, quantized):
     clips = clips_for(model.config)
     with torch.no_grad():
         expected = model(model.normalise(clips).movedim(1, 0)).double()
-    found = integer_logits(network, clips, batch=4)
+    found = integer_outputs(network, clips, batch=4)
     error = float((found - expected).norm() / expected.norm())
     assert error == pytest.approx(report.logits_error, rel=0.01)
     assert found.dtype == torch.float64
