@@ -100,6 +100,7 @@ class Leak(enum.IntEnum):
     DECAYED = 1
     HALF = 2
     QUARTER = 3
+    MEMORYLESS = 4
 
 
 class Source(enum.IntEnum):
@@ -192,7 +193,7 @@ FIELDS: Mapping[Opcode, tuple[BitField, ...]] = {
         _f("raw", 1, "put out the temporal sums (mode SUM)"),
         _f("pool", 1, "replace r by its sum over pixels: one item per word, at the last pixel of pool_last"),
         _f("pool_first", 1, "start the spatial sums at zero"), _f("pool_last", 1, "put them out"),
-        _f("leak", 2, "Leak"), _f("soft", 1, "soft reset"), _f("strict", 1, "fire at > instead of >="),
+        _f("leak", 3, "Leak"), _f("soft", 1, "soft reset"), _f("strict", 1, "fire at > instead of >="),
         _f("lanes", 4, "valid lanes; in the others spikes, planes and residual are 0 and V is kept"),
         _f("carry_in", 1, "V starts from the carry memory instead of 0"),
         _f("carry", 16, "carry address of the first item, then rising")),

@@ -7,14 +7,15 @@ One neuron per element of the input, one input per time step (= video frame)::
     V[t] = H[t] * (1 - S[t])                  reset "hard": back to 0
          = H[t] - threshold * S[t]            reset "soft": subtract
 
-===========  =========================  =============================================
-leak         H                          used by
-===========  =========================  =============================================
-``none``     ``V + X``                  integrate and fire (IF)
-``decayed``  ``V + (X - V) / 2``        SpikeVideoFormer, Meta-SpikeFormer (tau = 2)
-``half``     ``V / 2 + X``              tau = 2 with undecayed input
-``quarter``  ``V / 4 + X``              Decision SpikeFormer (arXiv 2504.03800)
-===========  =========================  =============================================
+==============  =========================  =============================================
+leak            H                          used by
+==============  =========================  =============================================
+``none``        ``V + X``                  integrate and fire (IF)
+``decayed``     ``V + (X - V) / 2``        SpikeVideoFormer, Meta-SpikeFormer (tau = 2)
+``half``        ``V / 2 + X``              tau = 2 with undecayed input
+``quarter``     ``V / 4 + X``              Decision SpikeFormer (arXiv 2504.03800)
+``memoryless``  ``X``                      image networks: every frame on its own
+==============  =========================  =============================================
 
 The backward pass treats the reset as a constant (``detach_reset=True`` of spikingjelly) and replaces
 the derivative of the step by a surrogate, following Neftci et al., arXiv 1901.09948.
@@ -37,6 +38,7 @@ LEAKS: dict[str, tuple[float, float]] = {
     "decayed": (0.5, 0.5),
     "half": (0.5, 1.0),
     "quarter": (0.25, 1.0),
+    "memoryless": (0.0, 1.0),
 }
 """Leak name -> (a, b) of ``H = a * V + b * X``."""
 

@@ -10,6 +10,8 @@
     hamming    q, k, v convolutions, K^T V, attention with +-1 inputs, projection + shortcut
     dot        the same with 0/1 inputs
     head       spatial sum -> spikes -> linear -> sum over frames
+    frames     q, k, v convolutions, K^T V and attention of every frame, projection + shortcut; only if asked for
+    pyramid    convs of stride 2, then conv + upsampled residual for each on the way back; only if asked for
     temporal   q, k, v convolutions, attention from frame to frame, projection + shortcut; only if asked for by `theme`
 
 with kernels, strides, paddings, neuron variants, thresholds, shifts and weights over their legal ranges. Features take
@@ -54,7 +56,7 @@ from .reference import Reference, neuron_stage
 THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head", "plain")
 """Segment that a network is sure to have, by `seed % len(THEMES)`."""
 
-FURTHER_THEMES = ("temporal",)
+FURTHER_THEMES = ("temporal", "frames", "pyramid")
 """Segments that not every machine can run: only networks that are asked for have them."""
 
 FRAMES = (1, 3, 4, 8, 11, 16, 24)
@@ -141,16 +143,19 @@ def _cost(network: Network, operator: Operator) -> int:
     lanes = -(-network.frames // 4)
     if isinstance(operator, KeyValue):
         key = network.tensors[operator.key]
-        return key.channels * (key.channels // operator.heads) * key.height * key.width * lanes // 64
+        passes = network.frames if operator.per_frame else lanes
+        return key.channels * (key.channels // operator.heads) * key.height * key.width * passes // 64
     if isinstance(operator, TemporalAttend):
         query = network.tensors[operator.query]
         words = operator.heads * -(-(query.channels // operator.heads) // 8)
         return words * (words // operator.heads + 1) * network.frames * lanes * query.height * query.width
     if isinstance(operator, Attend):
         query = network.tensors[operator.query]
-        heads = _heads(network, operator)
+        source = network.producer(operator.keyvalue)
+        assert isinstance(source, KeyValue)
+        heads, passes = source.heads, network.frames if source.per_frame else lanes
         width = query.channels // heads
-        return heads * 3 * lanes * -(-width // 8) * -(-width // 16) * max(24, query.height * query.width)
+        return heads * 3 * passes * -(-width // 8) * -(-width // 16) * max(24, query.height * query.width)
     source = network.tensors[operator.input]
     if isinstance(operator, Upsample):
         return lanes * -(-source.channels // 8) * 4 * source.height * source.width
@@ -160,12 +165,6 @@ def _cost(network: Network, operator: Operator) -> int:
     planes = 1 if source.kind == "spikes" else 8
     chunks = -(-int(np.prod(weight.shape[1:])) // 16) if isinstance(operator, Conv) else -(-weight.shape[2] // 2)
     return lanes * planes * -(-weight.shape[0] // 8) * chunks * pixels
-
-
-def _heads(network: Network, operator: Attend) -> int:
-    source = network.producer(operator.keyvalue)
-    assert isinstance(source, KeyValue)
-    return source.heads
 
 
 def _moments(accumulator: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -194,12 +193,14 @@ class _Builder:
         rng = self.rng
         segments = {
             "plain": self.plain, "residual": self.residual, "separable": self.separable, "planes": self.planes,
-            "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal}
+            "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal, "frames": self.frames,
+            "pyramid": self.pyramid}
         self.source(theme)
         sections = [theme] if theme not in ("pixels", "head") else []
         others = ("plain", "residual", "separable", "planes")
         while len(sections) < 3:
-            sections.insert(int(rng.integers(len(sections) + 1)), str(rng.choice(others)))
+            first = int(theme == "pyramid")  # it needs the even size of the input
+            sections.insert(int(rng.integers(first, len(sections) + 1)), str(rng.choice(others)))
         for section in sections:
             if section == theme or len(self.network.operators) + 2 <= self.limits.operators:
                 segments[section]()
@@ -214,10 +215,12 @@ class _Builder:
     # segments
 
     def source(self, theme: str) -> None:
-        pixels = theme == "pixels" or self.rng.random() < 0.25
+        pixels = theme == "pixels" or (theme != "pyramid" and self.rng.random() < 0.25)
         height, width = (int(v) for v in self.rng.integers(1, self.limits.size + 1, 2))
         if max(height, width) * 2 < self.limits.size:
             height = self.limits.size
+        if theme == "pyramid":
+            height, width = height + height % 2, width + width % 2
         channels = 3 if pixels else self.channels()
         self.declare("input", "pixels" if pixels else "spikes", channels, height, width)
         clip = torch.from_numpy(random_clip(self.network, self.seed))[None]
@@ -259,7 +262,23 @@ class _Builder:
     def temporal(self) -> None:
         self.attention(bipolar=bool(self.rng.random() < 0.5), temporal=True)
 
-    def attention(self, *, bipolar: bool, temporal: bool = False) -> None:
+    def frames(self) -> None:
+        self.attention(bipolar=bool(self.rng.random() < 0.5), per_frame=True)
+
+    def pyramid(self) -> None:
+        fine, levels = [], self.rng.integers(1, 3)
+        while len(fine) < levels and self.shape[1] % 2 == self.shape[2] % 2 == 0:
+            fine.append(self.top)
+            self.conv(kernel=int(self.rng.choice((1, 3))), stride=2, same=True, mode="both")
+        for source in reversed(fine):
+            coarse = self.network.tensors[str(self.stream)]
+            size = coarse.channels, 2 * coarse.height, 2 * coarse.width
+            name = self.name("upsample")
+            wide = self.declare(f"{name}.out", "residual", *size, coarse.fraction_bits)
+            self.append(Upsample(name=name, input=coarse.name, output=wide))
+            self.conv(source=source, channels=coarse.channels, stride=1, same=True, mode="both", shortcut=wide)
+
+    def attention(self, *, bipolar: bool, temporal: bool = False, per_frame: bool = False) -> None:
         start, source, entry = self.stream, self.top, self.shape
         widths = [d for d in HEAD_WIDTHS if d <= max(self.limits.channels, 12)]
         width = int(self.rng.choice(widths))
@@ -275,7 +294,8 @@ class _Builder:
             name = self.name("keyvalue")
             self.declare(f"{name}.out", "keyvalue", heads * width, 1, 1)
             self.append(KeyValue(
-                name=name, key=key, value=value, heads=heads, bipolar=bipolar, output=f"{name}.out"))
+                name=name, key=key, value=value, heads=heads, bipolar=bipolar, output=f"{name}.out",
+                per_frame=per_frame))
             self.finish_attention(Attend(
                 name=self.name("attend"), query=query, keyvalue=f"{name}.out", bipolar=bipolar,
                 neuron=Neuron(mode="planes", bias="")))

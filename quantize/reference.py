@@ -6,7 +6,8 @@ bound makes exact: every partial sum, in any order, is an integer below 2**24 (f
 needs algorithms that only multiply and add, hence the guards in `_plain_algorithms` and `exact_type` (no Winograd,
 TF32 or bfloat16).
 
-Inside, tensors are [T, B, C, H, W] (pixels [T, B, 3, H, W], K^T V [B, heads, D, D]), B clips side by side.
+Inside, tensors are [T, B, C, H, W] (pixels [T, B, 3, H, W], K^T V [B, heads, D, D] or, of
+every frame, [T, B, heads, D, D]), B clips side by side.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Reference:
         return self._forward(self._load(clips, batched=True), keep=True)
 
     def infer(self, clip: Tensor | NDArray[Any]) -> Tensor:
-        """The output tensor for one clip (`int32[classes]` if it is logits). ValueError as in `run`."""
+        """The output for one clip: logits `int32[classes]`, residual `int16[T, C, H, W]`. ValueError as in `run`."""
         return self._infer(self._load(clip, batched=False))[0]
 
     def infer_batch(self, clips: Tensor | NDArray[Any]) -> Tensor:
@@ -164,7 +165,8 @@ class Reference:
 
     def _keyvalue(self, operator: KeyValue, key: Tensor, value: Tensor) -> Tensor:
         dtype = exact_type(operator.name, self.bounds[operator.name])
-        k, v = (split_heads(x, operator.heads).to(dtype) for x in (key, value))
+        split = split_frames if operator.per_frame else split_heads
+        k, v = (split(x, operator.heads).to(dtype) for x in (key, value))
         both = _integers(operator.name, k.transpose(-2, -1) @ v)
         if not operator.bipolar:
             return both.to(torch.int32)
@@ -172,9 +174,11 @@ class Reference:
 
     def _attend(self, operator: Attend, query: Tensor, keyvalue: Tensor) -> Tensor:
         dtype = exact_type(operator.name, self.bounds[operator.name])
-        q = split_heads(query, keyvalue.shape[1]).to(dtype)
+        per_frame, (t, b, c, h, w) = keyvalue.dim() == 5, query.shape
+        q = (split_frames if per_frame else split_heads)(query, keyvalue.shape[-3]).to(dtype)
         y = _integers(operator.name, (2 * q - 1 if operator.bipolar else q) @ keyvalue.to(dtype))
-        t, b, c, h, w = query.shape
+        if per_frame:
+            return y.transpose(-2, -1).reshape(t, b, c, h, w)
         return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0)
 
     def _attend_frames(self, operator: TemporalAttend, *tensors: Tensor) -> Tensor:
@@ -203,7 +207,7 @@ class Reference:
     def _unload(self, name: str, value: Tensor) -> Tensor:
         """[B, ...] in the documented shape and type, on the CPU."""
         kind = self.network.tensors[name].kind
-        if kind not in ("keyvalue", "logits"):
+        if value.dim() == 5:
             value = value.movedim(0, 1)
         if kind == "pixels":
             value = value.movedim(2, -1)
@@ -312,6 +316,12 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     """[T, B, C, H, W] -> [B, heads, T*H*W, C // heads]."""
     t, b, c, h, w = x.shape
     return x.movedim(0, 2).reshape(b, heads, c // heads, t * h * w).transpose(-2, -1)
+
+
+def split_frames(x: Tensor, heads: int) -> Tensor:
+    """[T, B, C, H, W] -> [T, B, heads, H*W, C // heads]."""
+    t, b, c, h, w = x.shape
+    return x.reshape(t, b, heads, c // heads, h * w).transpose(-2, -1)
 
 
 def split_pixels(x: Tensor, heads: int) -> Tensor:

@@ -39,8 +39,9 @@ SHIFT_MIN, SHIFT_MAX = -8, 23
 WEIGHT_MAX = 127
 """Weights lie in [-127, 127], so that a table entry (4 weights, either sign) fits 10 bits."""
 
-LEAKS = ("none", "decayed", "half", "quarter")
-"""none: H = V + X; decayed: H = V + (X - V)/2 = (V + X) >> 1; half: H = (V >> 1) + X; quarter: H = (V >> 2) + X."""
+LEAKS = ("none", "decayed", "half", "quarter", "memoryless")
+"""none: H = V + X; decayed: H = V + (X - V)/2 = (V + X) >> 1; half: H = (V >> 1) + X; quarter: H = (V >> 2) + X;
+memoryless: H = X."""
 
 RESETS = ("hard", "soft")
 
@@ -92,6 +93,8 @@ def lif_step(
         potential = (membrane >> 1) + value
     elif leak == "quarter":
         potential = (membrane >> 2) + value
+    elif leak == "memoryless":
+        potential = value + 0 * membrane
     else:
         raise ValueError(f"`leak` must be one of {LEAKS}, not `{leak!r}`")
     if reset not in RESETS:

@@ -75,9 +75,9 @@ def weight_bounds(weight: NDArray[np.int8], kind: str) -> tuple[Integers, Intege
 
 
 def keyvalue_bound(network: Network, operator: KeyValue) -> int:
-    """Largest |M_ij|: the tokens of a clip."""
+    """Largest |M_ij|: the tokens of a clip, or of a frame."""
     key = network.tensors[operator.key]
-    return network.frames * key.height * key.width
+    return (1 if operator.per_frame else network.frames) * key.height * key.width
 
 
 def fits(low: int, high: int, bits: int) -> bool:

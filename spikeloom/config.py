@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-MACHINE_VERSION = 2
+MACHINE_VERSION = 3
 """Version of program format, register map and arithmetic. A program of another version is refused."""
 
 GROUP_INPUTS = 4

@@ -10,7 +10,7 @@ Tensors (shapes are per clip; T frames):
     spikes     bool[T, C, H, W]         0, 1
     residual   int16[T, C, H, W]        steps of 2**-fraction_bits
     planes     int8[T, C, H, W]         steps of 2**-fraction_bits (two's complement bit-planes)
-    keyvalue   int32[heads, D, D]       K^T V of the whole clip, D = channels // heads
+    keyvalue   int32[heads, D, D]       K^T V of the whole clip, D = channels // heads; of every frame: [T, heads, D, D]
     logits     int32[classes]           sums over frames
 
 The output is `logits`, or a `residual` tensor: values of every frame (pose: 1x1) or of every pixel (segmentation).
@@ -120,8 +120,9 @@ class Depthwise:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyValue:
-    """K^T V over all tokens of the clip. bipolar (Hamming): M_ij = 2*popcount(K_i & V_j) - popcount(V_j);
-    otherwise M_ij = popcount(K_i & V_j). Channel c belongs to head c // D."""
+    """K^T V over all tokens of the clip, or with `per_frame` over those of each frame. bipolar (Hamming):
+    M_ij = 2*popcount(K_i & V_j) - popcount(V_j); otherwise M_ij = popcount(K_i & V_j). Channel c belongs to
+    head c // D."""
 
     name: str
     key: str
@@ -129,11 +130,12 @@ class KeyValue:
     heads: int
     bipolar: bool
     output: str
+    per_frame: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attend:
-    """Y_nj = sum_i q_ni M_ij within a head, q = 2Q-1 if bipolar else Q."""
+    """Y_nj = sum_i q_ni M_ij within a head, q = 2Q-1 if bipolar else Q; M of the frame if there is one per frame."""
 
     name: str
     query: str

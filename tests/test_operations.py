@@ -5,21 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikeloom.network import Attend, Conv, KeyValue, TemporalAttend
+from spikeloom.network import Attend, Conv, KeyValue, TemporalAttend, Upsample
 from spikeloom.operations import additions, additions_by_engine
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
 
-@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in range(8)), (8, "temporal")])
+@pytest.mark.parametrize(("seed", "theme"), [
+    *((seed, "") for seed in range(8)), *((8, theme) for theme in FURTHER_THEMES)])
 def test_additions(seed: int, theme: str) -> None:
     network = random_network(seed, cycles=20_000, theme=theme)
     accumulators: dict[str, torch.Tensor] = {}
     tensors = Reference(network).run(random_clip(network, seed), accumulators=accumulators)
     totals = {"array": 0, "depthwise": 0, "hamming": 0, "temporal": 0}
     for operator in network.operators:
-        if isinstance(operator, KeyValue):
-            counted = tensors[operator.output].numel() * tensors[operator.key][:, 0].numel()
+        if isinstance(operator, Upsample):
+            counted, engine = 0, "array"
+        elif isinstance(operator, KeyValue):
+            frames = network.frames if operator.per_frame else 1
+            counted = tensors[operator.output].numel() * tensors[operator.key][:, 0].numel() // frames
             engine = "hamming"
         elif isinstance(operator, Attend):
             counted = accumulators[operator.name].numel() * tensors[operator.keyvalue].shape[-1]

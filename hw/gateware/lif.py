@@ -13,7 +13,7 @@ Every lane takes three cycles: leak and integrate; saturate; compare and reset. 
 from collections.abc import Sequence
 
 import numpy as np
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ THRESHOLD_BITS = 32
 """Width of a threshold in the parameters, unsigned, without guard bits. From 2**27 up it is out of reach."""
 
 _REACH = MEMBRANE_BITS - GUARD_BITS - 1  # bits of a threshold that a potential can reach
-_SETTINGS = data.StructLayout({"leak": 2, "soft": 1, "strict": 1, "never": 1})
+_SETTINGS = data.StructLayout({"leak": 3, "soft": 1, "strict": 1, "never": 1})
 
 
 class LifChain(wiring.Component):
@@ -76,7 +76,7 @@ class LifChain(wiring.Component):
         self.lanes = lanes
         super().__init__({
             "value": In(lanes * MEMBRANE_BITS), "start": In(signed(MEMBRANE_BITS)), "threshold": In(THRESHOLD_BITS),
-            "leak": In(2), "soft_reset": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
+            "leak": In(3), "soft_reset": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
             "spikes": Out(lanes), "membrane": Out(signed(MEMBRANE_BITS))})
 
     @property
@@ -124,8 +124,8 @@ class LifChain(wiring.Component):
     def _integrate(self, m: Module, lane: int, membrane: Value, value: Value, keeps: Value,
                    settings: Sequence[data.View]) -> tuple[Signal, Value]:
         """(H, the lane must not fire). Without a leak and with value 0, as in a lane that does not count, H is V."""
-        leak = settings[0].leak & ~keeps.replicate(2)
-        leaked = Array([membrane, membrane, membrane >> 1, membrane >> 2])[leak]
+        leak = settings[0].leak & ~keeps.replicate(len(settings[0].leak))
+        leaked = Array([membrane, membrane, membrane >> 1, membrane >> 2, Const(0, signed(MEMBRANE_BITS))])[leak]
         total = register(m, leaked + value, f"total{lane}", signed(MEMBRANE_BITS + 1))
         keeps = register(m, keeps, f"kept{lane}")
         scaled = Signal(total.shape(), name=f"scaled{lane}")

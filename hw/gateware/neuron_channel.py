@@ -27,7 +27,7 @@ PARAMETER = data.StructLayout({
 """Neuron parameters of one channel: 96 bits. `shift` is biased by 8."""
 
 SETTINGS = data.StructLayout({
-    "mode": 2, "shortcut": 1, "pool": 1, "pool_first": 1, "leak": 2, "soft": 1, "strict": 1, "lanes": 4,
+    "mode": 2, "shortcut": 1, "pool": 1, "pool_first": 1, "leak": 3, "soft": 1, "strict": 1, "lanes": 4,
     "carry_in": 1})
 """The fields of a DRAIN that say how its items are computed; they travel with the items."""
 
@@ -35,7 +35,7 @@ SETTINGS = data.StructLayout({
 def control_layout(lanes: int) -> data.StructLayout:
     """`SETTINGS`, decoded for the channels. `add`: the shortcut; `direct`: X is not r; `temporal`: mode SUM."""
     return data.StructLayout({
-        "add": 1, "direct": 1, "temporal": 1, "pool": 1, "fresh": 1, "leak": 2, "soft": 1, "strict": 1, "carry_in": 1,
+        "add": 1, "direct": 1, "temporal": 1, "pool": 1, "fresh": 1, "leak": 3, "soft": 1, "strict": 1, "carry_in": 1,
         "mask": lanes})
 
 

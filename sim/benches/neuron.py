@@ -9,7 +9,7 @@ from spikeloom.arithmetic import GUARD_BITS, MEMBRANE_BITS, PLANE_BITS, RESIDUAL
 from spikeloom.config import ACCUMULATOR_BITS, MachineConfig
 from spikeloom.hw.gateware.neuron import NeuronUnit
 from spikeloom.hw.gateware.neuron_channel import SETTINGS
-from spikeloom.hw.isa import Mode
+from spikeloom.hw.isa import Leak, Mode
 
 from . import support
 from .fixed_latency import bits_of, extreme, magnitudes, play
@@ -33,7 +33,7 @@ def random_settings(rng, lanes: int) -> dict[str, int]:
     flags = {name: int(rng.integers(2)) for name in ("shortcut", "soft", "strict", "carry_in")}
     valid = lanes if rng.random() < 0.6 else int(rng.integers(1, lanes + 1))
     pool = int(mode == Mode.RESIDUAL and rng.random() < 0.6)
-    return {"mode": mode, **flags, "leak": int(rng.integers(4)), "lanes": valid, "pool": pool,
+    return {"mode": mode, **flags, "leak": int(rng.integers(len(Leak))), "lanes": valid, "pool": pool,
             "pool_first": int(rng.integers(2)), "pool_last": int(rng.integers(2))}
 
 

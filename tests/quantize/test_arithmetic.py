@@ -76,7 +76,8 @@ def test_lif_step(membrane, value, threshold, leak, reset, strict):
     spike, after = everywhere(
         lambda v, x, th: lif_step(v, x, th, leak=leak, reset=reset, strict=strict), membrane, value, threshold)
     exact = {"none": Fraction(membrane + value), "decayed": Fraction(membrane + value, 2),
-             "half": floor(Fraction(membrane, 2)) + value, "quarter": floor(Fraction(membrane, 4)) + value}[leak]
+             "half": floor(Fraction(membrane, 2)) + value, "quarter": floor(Fraction(membrane, 4)) + value,
+             "memoryless": value}[leak]
     potential = max(-(1 << 31), min((1 << 31) - 1, floor(exact)))
     fires = potential > threshold if strict else potential >= threshold
     rest = 0 if reset == "hard" else potential - threshold

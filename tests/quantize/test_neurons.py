@@ -97,7 +97,7 @@ def test_no_state_between_calls() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"leak": "slow"}, "`leak` must be one of none, decayed, half, quarter, not `'slow'`"),
+        ({"leak": "slow"}, "`leak` must be one of none, decayed, half, quarter, memoryless, not `'slow'`"),
         ({"reset": "firm"}, "`reset` must be one of hard, soft, not `'firm'`"),
         ({"surrogate": "relu"}, "`surrogate` must be one of"),
         ({"threshold": 0.0}, "`threshold` must be a positive number, not `0.0`"),

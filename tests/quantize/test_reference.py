@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from spikeloom.bounds import Bounds
-from spikeloom.network import Attend, Conv, KeyValue, Network, NetworkError, TemporalAttend
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.network import Attend, Conv, KeyValue, Network, NetworkError, TemporalAttend, Upsample
+from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network
 from spikeloom.quantize.reference import DTYPES, Reference, exact_type
 
 SMALL = {"channels": 6, "size": 5, "frames": (1, 3, 4), "operators": 6}
@@ -22,7 +22,19 @@ def naive(network: Network, clip: np.ndarray) -> dict[str, np.ndarray]:
     values = {network.input: clip.astype(object)}
     for operator in network.operators:
         if isinstance(operator, KeyValue):
-            values[operator.output] = naive_keyvalue(operator, values[operator.key], values[operator.value])
+            key, value = values[operator.key], values[operator.value]
+            if operator.per_frame:
+                frames = [naive_keyvalue(operator, key[t:t + 1], value[t:t + 1]) for t in range(network.frames)]
+                values[operator.output] = np.array(frames)
+            else:
+                values[operator.output] = naive_keyvalue(operator, key, value)
+            continue
+        if isinstance(operator, Upsample):
+            given = values[operator.input]
+            out = np.zeros((*given.shape[:2], 2 * given.shape[2], 2 * given.shape[3]), dtype=object)
+            for t, c, y, x in np.ndindex(out.shape):
+                out[t, c, y, x] = given[t, c, y // 2, x // 2]
+            values[operator.output] = out
             continue
         if isinstance(operator, Attend):
             accumulator = naive_attend(operator, values[operator.query], values[operator.keyvalue])
@@ -66,13 +78,13 @@ def naive_keyvalue(operator, key, value):
 
 
 def naive_attend(operator, query, keyvalue):
-    width = keyvalue.shape[1]
+    width = keyvalue.shape[-1]
     out = np.zeros(query.shape, dtype=object)
     for t, c, y, x in np.ndindex(out.shape):
         head = c // width
         for i in range(width):
-            q = int(query[t, head * width + i, y, x])
-            out[t, c, y, x] += (2 * q - 1 if operator.bipolar else q) * keyvalue[head, i, c % width]
+            q, m = int(query[t, head * width + i, y, x]), keyvalue[t] if keyvalue.ndim == 4 else keyvalue
+            out[t, c, y, x] += (2 * q - 1 if operator.bipolar else q) * m[head, i, c % width]
     return out
 
 
@@ -123,7 +135,8 @@ def naive_lif(lif, current, thresholds):
         for t in range(current.shape[0]):
             inflow = int(current[t, c, y, x]) * 16
             membrane = {"none": membrane + inflow, "decayed": (membrane + inflow) // 2,
-                        "half": membrane // 2 + inflow, "quarter": membrane // 4 + inflow}[lif.leak]
+                        "half": membrane // 2 + inflow, "quarter": membrane // 4 + inflow,
+                        "memoryless": inflow}[lif.leak]
             membrane = clip_to(membrane, 32)
             if membrane > threshold or (membrane == threshold and not lif.strict):
                 spikes[t, c, y, x] = 1
@@ -131,7 +144,8 @@ def naive_lif(lif, current, thresholds):
     return spikes
 
 
-@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in range(24)), (24, "temporal"), (25, "temporal")])
+@pytest.mark.parametrize(("seed", "theme"), [
+    *((seed, "") for seed in range(24)), *((seed, theme) for seed in (24, 25) for theme in FURTHER_THEMES)])
 def test_against_loops(seed, theme):
     network = random_network(seed, theme=theme, **SMALL)
     clip = random_clip(network, seed + 1)
@@ -147,7 +161,7 @@ def test_shapes_and_accumulators():
     clip, accumulators = random_clip(network, 0), {}
     values = Reference(network).run(clip, accumulators=accumulators)
     assert torch.equal(values[network.input], torch.from_numpy(clip))
-    assert set(accumulators) == {o.name for o in network.operators if not isinstance(o, KeyValue)}
+    assert set(accumulators) == {o.name for o in network.operators if not isinstance(o, KeyValue | Upsample)}
     for operator in network.operators:
         if isinstance(operator, Conv):
             weight = network.arrays[operator.weight]
