@@ -44,8 +44,8 @@ class SpikeVideoFormerConfig:
         Channels of the four stages; the stem has ``widths[0] / 2``.
     depths : (int, int)
         Transformer blocks in stages 3 and 4. Stages 1 and 2 have two convolutional blocks each.
-    heads : int
-        Attention heads; divides ``widths[2]`` and ``widths[3]``.
+    heads : int or (int, int)
+        Attention heads, one number or those of stages 3 and 4; divide ``widths[2]`` and ``widths[3]``.
     mlp_ratio, conv_ratio, sep_ratio : int
         Inner width over width of the MLPs, of the 3x3 pairs, of the separable convolutions.
     stem_kernel, sep_kernel : int
@@ -78,7 +78,7 @@ class SpikeVideoFormerConfig:
 
     widths: tuple[int, int, int, int] = (64, 128, 256, 360)
     depths: tuple[int, int] = (6, 2)
-    heads: int = 8
+    heads: int | tuple[int, int] = 8
     mlp_ratio: int = 4
     conv_ratio: int = 4
     sep_ratio: int = 2
@@ -103,8 +103,7 @@ class SpikeVideoFormerConfig:
             values = getattr(self, name)
             if len(values) != length or any(not isinstance(v, int) or v < 1 for v in values):
                 raise ValueError(f"`{name}` must be {length} positive integers, not `{values!r}`")
-        for name in ("heads", "mlp_ratio", "conv_ratio", "sep_ratio", "in_channels", "frames", "classes",
-                     "head_width"):
+        for name in ("mlp_ratio", "conv_ratio", "sep_ratio", "in_channels", "frames", "classes", "head_width"):
             _check_positive(name, getattr(self, name))
         for name in ("stem_kernel", "sep_kernel"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
@@ -113,7 +112,9 @@ class SpikeVideoFormerConfig:
             raise ValueError(f"`attention` must be one of {', '.join(ATTENTIONS)}, not `{self.attention!r}`")
         if self.widths[0] % 2:
             raise ValueError(f"`widths[0]` must be even, not `{self.widths[0]!r}`")
-        if any(w % self.heads for w in self.widths[2:]):
+        if any(h < 1 for h in self.stage_heads):
+            raise ValueError(f"`heads` must be at least 1, not `{self.heads!r}`")
+        if len(self.stage_heads) != 2 or any(w % h for w, h in zip(self.widths[2:], self.stage_heads, strict=True)):
             raise ValueError(f"`heads` must divide the widths `{self.widths[2:]!r}`, not `{self.heads!r}`")
         for name in ("height", "width"):
             _check_positive(name, getattr(self, name))
@@ -141,6 +142,11 @@ class SpikeVideoFormerConfig:
     def stem_width(self) -> int:
         """Channels of the stem."""
         return self.widths[0] // 2
+
+    @property
+    def stage_heads(self) -> tuple[int, int]:
+        """Attention heads of stages 3 and 4."""
+        return (self.heads, self.heads) if isinstance(self.heads, int) else self.heads
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -319,9 +325,9 @@ class SpikeVideoFormer(nn.Module):
         self.ConvBlock2_1 = self._conv_blocks(w2)
         self.ConvBlock2_2 = self._conv_blocks(w2)
         self.downsample3 = self._down(3, w2, w3)
-        self.block3 = self._blocks(w3, config.depths[0])
+        self.block3 = self._blocks(0)
         self.downsample4 = self._down(4, w3, w4)
-        self.block4 = self._blocks(w4, config.depths[1])
+        self.block4 = self._blocks(1)
         self.lif = LIF(config.neuron)
         self.head = self._head()
 
@@ -356,17 +362,17 @@ class SpikeVideoFormer(nn.Module):
         )
         return nn.ModuleList([block])
 
-    def _blocks(self, dim: int, depth: int) -> nn.ModuleList:
+    def _blocks(self, stage: int) -> nn.ModuleList:
         config = self.config
         return nn.ModuleList(
             MSBlock(
-                dim,
-                heads=config.heads,
+                config.widths[2 + stage],
+                heads=config.stage_heads[stage],
                 mlp_ratio=config.mlp_ratio,
                 attention=config.attention,
                 neuron=config.neuron,
             )
-            for _ in range(depth)
+            for _ in range(config.depths[stage])
         )
 
     def stages(self) -> list[tuple[str, nn.Module]]:

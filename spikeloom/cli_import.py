@@ -49,7 +49,7 @@ def add_import(
     parser.add_argument(
         "--distilled", choices=("average", "head", "head_kd"), default="average",
         help="of the two heads of a distilled network (%(default)s)")
-    parser.add_argument("--heads", type=int, metavar="N", help="attention heads")
+    parser.add_argument("--heads", type=_heads, metavar="N[,N]", help="attention heads (of stages 3, 4)")
     parser.add_argument("--frames", type=int, metavar="N", help="time steps of a clip")
     parser.add_argument("--size", type=_size, metavar="H[xW]", help="frames in pixels")
     parser.add_argument("--mean", type=_channels, metavar="R,G,B", help="mean of pixels from 0 to 1")
@@ -96,6 +96,14 @@ def _check(
         return 0
     print(f"spikeloom: differs from {agreement.module}", file=sys.stderr)
     return 1
+
+
+def _heads(text: str) -> int | tuple[int, ...]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be N or N,N, not `{text}`") from None
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -131,8 +131,8 @@ def _arguments(imported: ImportedModel) -> dict[str, Any]:
     config, tensors = imported.config, imported.checkpoint.tensors
     arguments = {
         "img_size_h": config.height, "img_size_w": config.width, "patch_size": 16, "in_channels": config.in_channels,
-        "num_classes": config.classes, "num_heads": config.heads, "mlp_ratios": config.mlp_ratio, "sr_ratios": 1,
-        "kd": "head_kd.weight" in tensors}
+        "num_classes": config.classes, "num_heads": _heads(config.heads), "mlp_ratios": config.mlp_ratio,
+        "sr_ratios": 1, "kd": "head_kd.weight" in tensors}
     if imported.family is V1:
         pooling = "".join(str(int(pool)) for pool in config.pooling)
         return arguments | {"embed_dims": config.dim, "depths": config.depth, "pooling_stat": pooling}
@@ -145,6 +145,11 @@ def _arguments(imported: ImportedModel) -> dict[str, Any]:
     if imported.family is SPIKE_VIDEO_FORMER:
         arguments["att_mode"] = ATTENTION.get((config.attention, getattr(config, "design", "joint")), "none")
     return arguments
+
+
+def _heads(heads: int | tuple[int, int]) -> int | list[int]:
+    """As the released class takes them: one number, or four of which it uses the last two."""
+    return heads if isinstance(heads, int) else [*heads, *heads]
 
 
 def _task(imported: ImportedModel, folder: Path, repository: Path, module: Path, builder: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class ImportOptions:
         arch: One of `ARCHITECTURES`; None infers the sizes from shapes.
         ema: Take the moving average of the weights.
         distilled: Of the heads of a distilled network: `average`, `head` or `head_kd`.
-        heads: Attention heads.
+        heads: Attention heads, one number or those of stages 3 and 4.
         frames, size: Time steps of a clip; height and width in pixels.
         mean, std: Of pixels from 0 to 1, per channel.
 
@@ -43,7 +43,7 @@ class ImportOptions:
     arch: str | None = None
     ema: bool = False
     distilled: str = "average"
-    heads: int | None = None
+    heads: int | tuple[int, int] | None = None
     frames: int | None = None
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
@@ -193,11 +193,15 @@ def _configured(path: Path, config: Any, options: ImportOptions) -> Any:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def _shown_heads(heads: int | tuple[int, int]) -> str:
+    return str(heads) if isinstance(heads, int) else f"{heads[0]} and {heads[1]}"
+
+
 def _uncertain(family: Family, config: Any, options: ImportOptions, tensors: dict[str, Tensor]) -> list[str]:
     """What no checkpoint says and was assumed."""
     notices: list[str] = []
     if options.heads is None and family is SPIKE_VIDEO_FORMER:
-        notices.append(f"assumed {config.heads} attention heads: shapes do not tell, --heads does")
+        notices.append(f"assumed {_shown_heads(config.heads)} attention heads: shapes do not tell, --heads does")
     if family is SPIKE_VIDEO_FORMER and config.attention == "dot" and options.distilled != "head_kd":
         notices.append(
             "no `attn_bn`: dot product. If this is a Meta-SpikeFormer: its first release feeds `head` with reals, a "

@@ -70,7 +70,8 @@ def build(module, task):
     arguments = {}
     for name, value in task["arguments"].items():
         if name in known:
-            arguments[name] = [value] * 4 if per_stage and name in task["per_stage"] else value
+            spread = per_stage and name in task["per_stage"] and not isinstance(value, list)
+            arguments[name] = [value] * 4 if spread else value
     return maker(**arguments)
 
 

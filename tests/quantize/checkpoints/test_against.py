@@ -33,13 +33,13 @@ def imported(folder: Path, *, twins: bool = False, **fields: Any) -> ImportedMod
     if twins:
         state |= {f"head_kd.{name}": torch.randn_like(state[f"head.{name}"]) for name in ("weight", "bias")}
     torch.save({"model": state}, folder / "small.pth")
-    options = ImportOptions(heads=2, size=(32, 32))
+    options = ImportOptions(heads=fields.get("heads", 2), size=(32, 32))
     return import_model(folder / "small.pth", options)
 
 
-@pytest.mark.parametrize(("attention", "twins"), [("hamming", False), ("dot", True)])
-def test_agrees_stage_by_stage(tmp_path: Path, attention: str, twins: bool) -> None:
-    found = compare_with_original(imported(tmp_path, attention=attention, twins=twins), STAND_IN)
+@pytest.mark.parametrize(("attention", "heads", "twins"), [("hamming", (4, 2), False), ("dot", 2, True)])
+def test_agrees_stage_by_stage(tmp_path: Path, attention: str, heads: int | tuple[int, int], twins: bool) -> None:
+    found = compare_with_original(imported(tmp_path, attention=attention, heads=heads, twins=twins), STAND_IN)
     names = [stage.name for stage in found.stages]
     assert names[0] == "downsample1_1"
     assert names[-2:] == ["block4.1", "logits"]
