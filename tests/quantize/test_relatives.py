@@ -58,8 +58,8 @@ def test_names_of_v3() -> None:
 def lively(module: torch.nn.Module) -> Any:
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.weight, 1.0, 2.5)
-            torch.nn.init.normal_(layer.bias, 0.5, 0.5)
+            torch.nn.init.uniform_(layer.weight, 2.0, 4.0)
+            torch.nn.init.normal_(layer.bias, 1.0, 0.5)
     return module.eval()
 
 
@@ -67,7 +67,7 @@ def test_gate_of_v1_written_out() -> None:
     """A channel's gate integrates, over time, how many pixels have key and value; it opens all queries of a frame."""
     torch.manual_seed(0)
     attention = lively(SDSA(SMALL_V1))
-    x = torch.randn(4, 2, 16, 3, 3) + 0.5
+    x = 3 * torch.randn(4, 2, 16, 3, 3)
     s = attention.shortcut_lif(x)
     q, k, v = (attention.spikes(name, s).detach() for name in ("q", "k", "v"))
     gated = torch.zeros_like(q)
