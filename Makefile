@@ -66,9 +66,11 @@ bench-host: $(STAMP) pynq-env
 	$(BIN)/python -m spikeloom.sim.host_overhead --out docs/performance-host.md \
 		$(if $(CYCLES),--cycles $(CYCLES)) --pynq "$$($(PYNQ_PYTHON))"
 
-# make bench-full VIDEO=file: SpikeVideoFormer 15M at 224 x 224 on the flagship preset, every layer compared.
+# make bench-full VIDEO=file [NETWORK=55M] [FRAMES=32]: at 224 x 224 on the flagship preset, every layer compared.
+NETWORK ?= 15M
 bench-full: $(STAMP)
-	$(BIN)/python -m spikeloom.sim.bench --network 15M --presets zcu104 --video $(VIDEO) --out docs/performance-15M.md
+	$(BIN)/python -m spikeloom.sim.bench --network $(NETWORK) --presets zcu104 --video $(VIDEO) \
+		$(if $(FRAMES),--frames $(FRAMES)) --out docs/performance-$(NETWORK)$(if $(FRAMES),-$(FRAMES)).md
 
 # pyright sees the folders laid out as installed through these links; a test compares them with the disk.
 typings:
