@@ -66,9 +66,7 @@ def run_float(
     with torch.no_grad():
         for stage in stages:
             if stage.kind == "keyvalue":
-                key, value = (split_heads(values[n].to(dtype), stage.heads) for n in stage.inputs)
-                key = 2 * key - 1 if stage.bipolar else key
-                values[stage.outputs["keyvalue"]] = key.transpose(-2, -1) @ value
+                values[stage.outputs["keyvalue"]] = key_value(stage, values, dtype)
                 continue
             if stage.kind == "upsample":
                 values[stage.outputs["residual"]] = enlarge(values[stage.inputs[0]], 2)
@@ -81,6 +79,12 @@ def run_float(
                 observe(stage, value)
             values.update(_outputs(stage, value))
     return values
+
+
+def key_value(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """K^T V of a stage: [B, heads, D, D]."""
+    key, value = (split_heads(values[n].to(dtype), stage.heads) for n in stage.inputs)
+    return (2 * key - 1 if stage.bipolar else key).transpose(-2, -1) @ value
 
 
 def accumulate(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:

@@ -1,8 +1,8 @@
 """Trained model -> network directory: `network.json`, `network.safetensors`, `quantize_report.json`.
 
 A model is named (`digits`: the trained demo network of the zoo) or a path `MODEL.safetensors` with the configuration
-`MODEL.json` beside it, as `spikeloom.quantize.train` writes them. Calibration clips come from the caller, from
-video files, or from the training split of the moving digits for networks of that task.
+`MODEL.json` beside it, as `spikeloom train` writes them. Calibration clips come from the caller, from
+video files, or from the training split of the network's task.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .model_files import load, load_formats
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
 from .quantizer import quantize as quantize_model
 from .report import QuantizationReport
@@ -30,7 +31,7 @@ class ModelError(ValueError):
 def quantize(
     model: str | Path | SpikeVideoFormer, out: str | Path, *, clips: NDArray[np.uint8] | None = None,
     videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS,
-    weight_bits: int = 8, progress: Callable[[str], None] | None = None,
+    weight_bits: int | None = None, progress: Callable[[str], None] | None = None,
 ) -> QuantizationReport:
     """Quantise a model and write its network directory.
 
@@ -40,7 +41,8 @@ def quantize(
         clips: Calibration clips, uint8[B, T, H, W, 3].
         videos: Video files to calibrate on, one clip each, if no clips are given.
         count: Clips to draw of the moving digits, if neither is given.
-        weight_bits: Bits of a weight, 2 to 8.
+        weight_bits: Bits of a weight, 2 to 8. None: those that a file's model was trained with, else 8. Number formats
+            that it was trained with are kept.
         progress: Hears one line per step.
 
     Returns:
@@ -57,7 +59,10 @@ def quantize(
         tell("prepare calibration clips")
         clips = calibration_clips(loaded.config, videos, count)
     tell(f"calibrate on {len(clips)} clips and quantise")
-    network, report = quantize_model(loaded, clips, weight_bits=weight_bits)
+    formats = None if isinstance(model, SpikeVideoFormer) else load_formats(_path(model))
+    if weight_bits is None:
+        weight_bits = formats.weight_bits if formats is not None else 8
+    network, report = quantize_model(loaded, clips, formats=formats, weight_bits=weight_bits)
     network.save(out)
     report.save(out)
     return report
@@ -72,7 +77,6 @@ def load_model(model: str | Path) -> SpikeVideoFormer:
     from safetensors import SafetensorError
 
     from .checkpoints.importing import check_integer_form
-    from .train import load
 
     path = _path(model)
     check_integer_form(path)
@@ -100,22 +104,21 @@ def _path(model: str | Path) -> Path:
 def calibration_clips(
     config: SpikeVideoFormerConfig, videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS
 ) -> NDArray[np.uint8]:
-    """Clips to calibrate on, uint8[B, T, H, W, 3]: one per video, or of the moving digits' training split.
+    """Clips to calibrate on, uint8[B, T, H, W, 3]: one per video, or of the task's training split.
 
     Raises:
-        ModelError: No video is given and the network is not one for moving digits.
+        ModelError: No video is given and the network is not one for a task of the project's.
         VideoError: A video cannot be read.
     """
-    from .train import clips_for
+    from .tasks import get_task
     from .video import read_clip
 
     if videos:
         return np.stack([
             read_clip(video, frames=config.frames, height=config.height, width=config.width) for video in videos])
     try:
-        generator = clips_for(config)
+        task = get_task(config)
     except ValueError as error:
         raise ModelError(
-            "no calibration clips: name video files with --calibrate (moving digits fit only networks trained on "
-            f"them: {error})") from error
-    return generator.batch(range(count), "train")[0]
+            f"no calibration clips: name video files with --calibrate (no task's own clips fit: {error})") from error
+    return task.batch(range(count), "train", 0)[0]

@@ -91,9 +91,13 @@ class FloatStage:
         return len(self.bias)
 
 
-def fold(model: SpikeVideoFormer, *, fuse_repconv: bool = True) -> list[FloatStage]:
-    """The stages of `model` in evaluation mode, in execution order; the input tensor is `PIXELS`."""
-    return _Folder(model, fuse_repconv).run()
+def fold(model: SpikeVideoFormer, *, fuse_repconv: bool = True, differentiable: bool = False) -> list[FloatStage]:
+    """The stages of `model` in evaluation mode, in execution order; the input tensor is `PIXELS`.
+
+    `differentiable`: weights, biases and scales are functions of the model's parameters to autograd, else constants.
+    """
+    with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+        return _Folder(model, fuse_repconv).run()
 
 
 def batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -101,16 +105,16 @@ def batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
     assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    g = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return g, norm.bias.detach().double() - g * norm.running_mean.double()
+    g = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return g, norm.bias.double() - g * norm.running_mean.double()
 
 
 def conv_norm(conv: nn.Module, *norms: nn.Module) -> tuple[Tensor, Tensor]:
     """Weight float64[Co, Ci, k, k] and bias float64[Co] of a convolution with the batch norms behind it."""
     assert isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Linear))
-    weight = conv.weight.detach().double()
+    weight = conv.weight.double()
     weight = weight.reshape(*weight.shape, *(1,) * (4 - weight.dim()))
-    bias = torch.zeros(len(weight), dtype=torch.float64) if conv.bias is None else conv.bias.detach().double()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
     for norm in norms:
         g, shift = batch_norm(norm)
         weight, bias = weight * g.view(-1, 1, 1, 1), bias * g + shift
@@ -147,8 +151,8 @@ def fold_pixels(weight: Tensor, bias: Tensor, mean: tuple[float, ...], std: tupl
 
     From `x = (code / 255 - mean) / std`.
     """
-    colour = 255 * torch.tensor(mean, dtype=torch.float64)
-    weight = weight / (255 * torch.tensor(std, dtype=torch.float64)).view(1, -1, 1, 1)
+    colour = 255 * weight.new_tensor(mean)
+    weight = weight / (255 * weight.new_tensor(std)).view(1, -1, 1, 1)
     return weight, bias - weight.sum((2, 3)) @ colour, colour
 
 
@@ -157,6 +161,7 @@ class _Folder:
 
     def __init__(self, model: SpikeVideoFormer, fuse_repconv: bool) -> None:
         self.model, self.fuse = model, fuse_repconv
+        self.device = next(model.parameters()).device
         self.stages: list[FloatStage] = []
         self.spikes = PIXELS
         self.residual: str | None = None
@@ -233,7 +238,7 @@ class _Folder:
         folded = fold_repconv(body, module[1])
         if self.fuse:
             return name, source, (folded.fused(), folded.bias)
-        zero = torch.zeros(len(folded.first), dtype=torch.float64)
+        zero = folded.first.new_zeros(len(folded.first))
         planes = self.conv(f"{name}.first", source, (folded.first, zero), mode="planes")
         planes = self.depthwise(f"{name}.depthwise", planes, (folded.depthwise, zero))
         return f"{name}.last", planes, (folded.last, folded.bias)
@@ -250,8 +255,8 @@ class _Folder:
             scale, bias = batch_norm(module.attn_bn)
             scale = scale / (2 * module.dim)
         else:
-            scale = torch.full((module.dim,), DOT_SCALE, dtype=torch.float64)
-            bias = torch.zeros(module.dim, dtype=torch.float64)
+            scale = torch.full((module.dim,), DOT_SCALE, dtype=torch.float64, device=self.device)
+            bias = torch.zeros_like(scale)
         attended = self.add(
             f"{name}.attend", "attend", (made["q"], keyvalue), scale=scale, bias=bias,
             neuron=self.neuron_of(module, "attn_lif"), **common)

@@ -96,12 +96,23 @@ class Formats:
         assert stage.weight is not None
         return stage.weight * 2.0 ** -self.fractions.get(stage.inputs[0], 0)
 
-    def save(self, path: Path) -> None:
-        """Write JSON, exactly."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, exact."""
         arrays = {part: {name: array.tolist() for name, array in getattr(self, part).items()}
                   for part in ("scales", "means")}
-        values = {"weight_bits": self.weight_bits, "fractions": dict(self.fractions), **arrays}
-        path.write_text(json.dumps(values) + "\n")
+        return {"weight_bits": self.weight_bits, "fractions": dict(self.fractions), **arrays}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Formats:
+        """Formats from `to_dict`'s values."""
+        arrays = {part: {name: np.array(array, dtype=np.float64) for name, array in values[part].items()}
+                  for part in ("scales", "means")}
+        fractions = {name: int(bits) for name, bits in values["fractions"].items()}
+        return cls(weight_bits=int(values["weight_bits"]), fractions=fractions, **arrays)
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        path.write_text(json.dumps(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Formats:
@@ -111,11 +122,7 @@ class Formats:
             ValueError: The file is not one of formats; the message names it.
         """
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            arrays = {part: {name: np.array(array, dtype=np.float64) for name, array in values[part].items()}
-                      for part in ("scales", "means")}
-            fractions = {name: int(bits) for name, bits in values["fractions"].items()}
-            return cls(weight_bits=values["weight_bits"], fractions=fractions, **arrays)
+            return cls.from_dict(json.loads(path.read_text()))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: not a file of number formats: {error!r}") from error
 

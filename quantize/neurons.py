@@ -124,7 +124,7 @@ class _MultiStepLIF(torch.autograd.Function):
         for t in range(x.shape[0]):
             integrate(v, x[t], config.leak, out=h[t])
             fires(h[t], config.threshold, out=spikes[t])
-            v = _reset(h[t], spikes[t], config)
+            v = reset(h[t], spikes[t], config)
         ctx.save_for_backward(h, spikes)
         ctx.config = config
         return spikes
@@ -132,20 +132,25 @@ class _MultiStepLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
         h, spikes = ctx.saved_tensors
-        config: NeuronConfig = ctx.config
-        a, b = LEAKS[config.leak]
-        grad_h = torch.empty_like(h)
-        for t in range(h.shape[0] - 1, -1, -1):
-            derivative = surrogate_derivative(h[t] - config.threshold, config.surrogate)
-            torch.mul(grads[0][t], derivative, out=grad_h[t])
-            if t + 1 < h.shape[0]:
-                grad_h[t].add_(grad_h[t + 1], alpha=a)
-                if config.reset == "hard":  # nothing passes where the membrane was set to 0
-                    grad_h[t].addcmul_(grad_h[t + 1], spikes[t], value=-a)
-        return grad_h if b == 1.0 else grad_h.mul_(b), None
+        return lif_backward(grads[0], h, spikes, ctx.config), None
 
 
-def _reset(h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
+def lif_backward(grad: Tensor, h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
+    """Gradient of the inputs from that of the spikes, given membranes before firing and spikes, ``[T, ...]``."""
+    a, b = LEAKS[config.leak]
+    grad_h = torch.empty_like(h)
+    for t in range(h.shape[0] - 1, -1, -1):
+        derivative = surrogate_derivative(h[t] - config.threshold, config.surrogate)
+        torch.mul(grad[t], derivative, out=grad_h[t])
+        if t + 1 < h.shape[0]:
+            grad_h[t].add_(grad_h[t + 1], alpha=a)
+            if config.reset == "hard":  # nothing passes where the membrane was set to 0
+                grad_h[t].addcmul_(grad_h[t + 1], spikes[t], value=-a)
+    return grad_h if b == 1.0 else grad_h.mul_(b)
+
+
+def reset(h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
+    """Membrane after firing, ``V[...]``."""
     if config.reset == "hard":
         return torch.addcmul(h, h, spikes, value=-1.0)  # h - h * s: exactly 0 or exactly h
     return torch.sub(h, spikes, alpha=config.threshold)

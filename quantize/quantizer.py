@@ -38,6 +38,9 @@ from .neurons import NeuronConfig
 from .reference import Reference
 from .report import QuantizationReport, compare
 
+SMALLEST_SCALE = 2.0 ** -(CURRENT_BITS - 4)
+"""Smallest magnitude of attention's scale: a threshold of 1.0 stays an input current."""
+
 
 def quantize(
     model: SpikeVideoFormer,
@@ -218,7 +221,7 @@ class _Quantizer:
         assert stage.scale is not None
         assert stage.bias is not None
         scale = stage.scale.numpy()
-        unit = 1 / np.maximum(np.abs(scale), 2.0 ** -(CURRENT_BITS - 4))
+        unit = 1 / np.maximum(np.abs(scale), SMALLEST_SCALE)
         tokens = self.network.frames * size[0] * size[1]
         most = (1 << (CURRENT_BITS - 1)) - 1 - stage.channels // stage.heads * (tokens + (1 << 14))
         arrays: dict[str, NDArray[Any]] = {"bias": (stage.bias.numpy() * unit).clip(-most, most)}

@@ -3,7 +3,7 @@
 Every operator is an accumulator followed by the neuron stage of `spikeloom.arithmetic`, whose functions are called
 here on int64 tensors. Convolutions and matrix products run in floating point for speed, in a type that the proven
 bound makes exact: every partial sum, in any order, is an integer below 2**24 (float32) or 2**53 (float64). That
-needs algorithms that only multiply and add, hence the guards in `_plain_algorithms` and `exact_type` (no Winograd,
+needs algorithms that only multiply and add, hence the guards in `plain_algorithms` and `exact_type` (no Winograd,
 TF32 or bfloat16).
 
 Inside, tensors are [T, B, C, H, W] (pixels [T, B, 3, H, W], K^T V [B, heads, D, D] or, of
@@ -128,7 +128,7 @@ class Reference:
 
     def accumulate(self, operator: Accumulating, values: Mapping[str, Tensor]) -> Tensor:
         """`acc` int64[T, B, C, H, W] of one operator; `values` in the layout of the module docstring."""
-        with torch.no_grad(), _plain_algorithms():
+        with torch.no_grad(), plain_algorithms():
             if isinstance(operator, Attend):
                 return self._attend(operator, values[operator.query], values[operator.keyvalue])
             if isinstance(operator, TemporalAttend):
@@ -285,7 +285,7 @@ def exact_type(name: str, bounds: Bounds) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _plain_algorithms() -> Iterator[None]:
+def plain_algorithms() -> Iterator[None]:
     """Convolutions by multiplying and adding alone: Winograd and FFT would round."""
     with torch.backends.nnpack.flags(enabled=False), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
         yield

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .inference import to_input
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
-from .train import TrainConfig, initialise, to_input
+from .training.optimiser import initialise
 
 __all__ = ["untrained"]
 
@@ -29,7 +30,7 @@ def untrained(config: SpikeVideoFormerConfig, clip: NDArray[np.uint8], *, seed: 
     shape = (config.frames, config.height, config.width, 3)
     if clip.shape != shape:
         raise ValueError(f"`clip` must have the shape {shape}, not `{clip.shape}`")
-    initialise(model, TrainConfig())
+    initialise(model)
     for norm in model.modules():
         if isinstance(norm, _BatchNorm):
             norm.momentum = None  # plain average: the statistics are those of the clip

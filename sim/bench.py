@@ -29,7 +29,7 @@ from spikeloom.quantize.convert import calibration_clips, load_model
 from spikeloom.quantize.models import named_config
 from spikeloom.quantize.quantizer import quantize
 from spikeloom.quantize.reference import Reference
-from spikeloom.quantize.train import clips_for
+from spikeloom.quantize.tasks import get_task
 from spikeloom.quantize.untrained import untrained
 from spikeloom.quantize.video import read_clip
 
@@ -84,7 +84,7 @@ def demo_network() -> tuple[Network, np.ndarray]:
     """The demo network, quantised as `spikeloom demo` does, and one held-out clip."""
     model = load_model("digits")
     network, _ = quantize(model, calibration_clips(model.config))
-    return network, clips_for(model.config).batch(range(1), "test")[0][0]
+    return network, get_task(model.config).batch(range(1), "test", 0)[0][0]
 
 
 def full_size_network(name: str, video: Path, frames: int | None = None) -> tuple[Network, np.ndarray]:

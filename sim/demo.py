@@ -22,9 +22,11 @@ from spikeloom.hw.build import build, write_report
 from spikeloom.operations import additions_by_engine
 from spikeloom.quantize.convert import load_model, quantize
 from spikeloom.quantize.digits import DIRECTIONS
+from spikeloom.quantize.inference import to_input
 from spikeloom.quantize.models import SpikeVideoFormer
 from spikeloom.quantize.reference import Reference
-from spikeloom.quantize.train import clips_for, to_input, wilson
+from spikeloom.quantize.tasks.digits import Digits
+from spikeloom.quantize.tasks.metrics import wilson
 from spikeloom.quantize.video import read_clip
 
 from .picture import PictureClip, draw, spike_rates
@@ -117,7 +119,7 @@ def _inputs(
     config = model.config
     if video is not None:
         return read_clip(video, frames=config.frames, height=config.height, width=config.width)[None], [None]
-    frames, digits, directions = clips_for(config).batch(range(clips), "test")
+    frames, digits, directions = Digits.of(config).clips.batch(range(clips), "test")
     return frames, [{"digit": int(a), "direction": int(b)} for a, b in zip(digits, directions, strict=True)]
 
 
@@ -137,7 +139,7 @@ def _words(classes: Mapping[str, int] | None) -> str:
 @torch.no_grad()
 def _accuracy(model: SpikeVideoFormer, reference: Reference, count: int) -> dict[str, Any]:
     """Hits of float model and integer network on the same `count` held-out clips."""
-    generator = clips_for(model.config)
+    generator = Digits.of(model.config).clips
     hits = {which: dict.fromkeys(model.config.task_slices, 0) for which in ("float", "integer")}
     agree = 0
     for start in tqdm(range(0, count, _BATCH), desc="held-out accuracy", unit="batch", disable=None, leave=False):

@@ -25,16 +25,18 @@ if TYPE_CHECKING:
     from spikeloom.hw.vivado.flow import bitstream, vivado
     from spikeloom.quantize.checkpoints import import_checkpoint
     from spikeloom.quantize.convert import quantize
+    from spikeloom.quantize.training import train
     from spikeloom.sim.demo import demo
     from spikeloom.sim.estimate import estimate
     from spikeloom.sim.simulate import simulate
 
 __all__ = ["bitstream", "build", "demo", "deploy", "estimate", "import_checkpoint", "measure", "quantize", "run",
-           "simulate", "synth", "vivado"]
+           "simulate", "synth", "train", "vivado"]
 
 _HOMES = {
     "import_checkpoint": "spikeloom.quantize.checkpoints",
     "quantize": "spikeloom.quantize.convert",
+    "train": "spikeloom.quantize.training",
     "build": "spikeloom.hw.build",
     "simulate": "spikeloom.sim.simulate",
     "demo": "spikeloom.sim.demo",

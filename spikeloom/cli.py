@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .cli_import import add_import
+from .cli_train import add_train
 from .config import PRESETS
 
 __all__ = ["main"]
@@ -235,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"spikeloom {importlib.metadata.version('spikeloom')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
+    add_train(commands, _command, _show)
     add_import(commands, _command, _Progress, _show)
     _add_quantize(commands)
     _add_build(commands)
@@ -286,8 +288,7 @@ def _add_quantize(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "quantize", _quantize,
         "Turn a trained model into an integer network. MODEL is the name of a trained network of the zoo (digits), or "
-        "a .safetensors file with its configuration in the .json file beside it, as spikeloom.quantize.train writes "
-        "them.",
+        "a .safetensors file with its configuration in the .json file beside it, as `train` writes them.",
         """
         spikeloom quantize digits --out build/network
         spikeloom quantize digits --weight-bits 4 --out build/network4
@@ -300,8 +301,8 @@ def _add_quantize(commands: argparse._SubParsersAction) -> None:
         "--clips", type=_positive, default=32, metavar="N",
         help="clips of moving digits to calibrate on otherwise (%(default)s)")
     parser.add_argument(
-        "--weight-bits", type=int, choices=range(2, 9), metavar="B", default=8,
-        help="bits of a weight, 2 to 8; the machine runs them all as int8 (%(default)s)")
+        "--weight-bits", type=int, choices=range(2, 9), metavar="B",
+        help="bits of a weight, 2 to 8; the machine runs them all as int8 (8, or those that it was trained with)")
     _add_out(parser)
 
 

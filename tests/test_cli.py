@@ -11,7 +11,7 @@ import pytest
 
 from spikeloom import api, cli
 
-COMMANDS = ("demo", "import", "quantize", "build", "simulate", "run", "measure", "estimate", "synth", "vivado",
+COMMANDS = ("demo", "train", "import", "quantize", "build", "simulate", "run", "measure", "estimate", "synth", "vivado",
             "bitstream", "deploy")
 
 

@@ -125,7 +125,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
     wanted = {f"{package_of(path.parent).replace('.', '/')}/{path.name}" for path in sources()} | {"spikeloom/py.typed"}
-    for folder in ("quantize/zoo", "sim/harness", "host/page", "host/notebooks"):
+    for folder in ("quantize/zoo", "quantize/training/configs", "sim/harness", "host/page", "host/notebooks"):
         wanted |= {f"spikeloom/{path.relative_to(ROOT)}" for path in (ROOT / folder).glob("*")
                    if path.is_file() and not path.name.startswith(".")}
     with zipfile.ZipFile(wheel) as archive:

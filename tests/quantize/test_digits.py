@@ -1,20 +1,19 @@
-"""Moving digits: repeatable, honestly split, showing what they say; and the training script."""
+"""Moving digits: repeatable, honestly split, showing what they say; and the network trained on them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("sklearn")
 
 from spikeloom.quantize.digits import DIRECTIONS, SPLIT_SIZES, SPLITS, DigitClips, scans
-from spikeloom.quantize.models import named_config
-from spikeloom.quantize.train import TrainConfig, clips_for, evaluate, load, main, rate_factor, wilson
+from spikeloom.quantize.inference import FromPixels, predictor
+from spikeloom.quantize.model_files import load
+from spikeloom.quantize.tasks import get_task
 
 DIGITS = [5, 9, 1, 2, 5, 8]
 MOVES = [3, 1, 3, 0, 1, 3]
@@ -75,43 +74,11 @@ def test_directions_and_digits_are_balanced() -> None:
         (lambda: DigitClips(size=8), "`size` must be at least 16, not `8`"),
         (lambda: DigitClips(frames=1), "`frames` must be at least 2, not `1`"),
         (lambda: DigitClips().clip(-1), "`indices` and `seed` must not be negative"),
-        (lambda: clips_for(named_config("15M")), "`config` must have square frames and the tasks"),
-        (lambda: wilson(3, 2), "`hits` must be within 0..n, not `3` of `2`"),
-        (lambda: TrainConfig(steps=0), "`steps` must be at least 1, not `0`"),
     ],
 )
 def test_errors(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_wilson_interval() -> None:
-    low, high = wilson(950, 1000)
-    assert (round(low, 4), round(high, 4)) == (0.9347, 0.9619)
-    assert wilson(0, 10)[0] == 0
-    assert wilson(10, 10)[1] == 1
-
-
-def test_rate_warms_up_and_ends_at_zero() -> None:
-    config = TrainConfig(steps=100, warmup=0.1)
-    factors = [rate_factor(step, config) for step in range(101)]
-    assert factors[9] == factors[10] == 1
-    assert factors[0] == 0.1
-    assert factors[-1] == pytest.approx(0)
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-
-
-def test_training_script_writes_what_can_be_loaded_and_repeated(tmp_path: Path) -> None:
-    argv = ["--config", "micro", "--steps", "2", "--batch", "4", "--clips", "8", "--threads", "1", "--out"]
-    digests = []
-    for run in ("a", "b"):
-        main([*argv, str(tmp_path / run)])
-        digests.append(hashlib.sha256((tmp_path / f"{run}.safetensors").read_bytes()).hexdigest())
-    assert digests[0] == digests[1]
-    model, report = load(tmp_path / "a"), json.loads((tmp_path / "a.json").read_text())
-    assert model.config == named_config("micro")
-    assert not model.training
-    assert report["test"] == evaluate(model, n=8)
 
 
 def test_committed_network_is_as_good_as_its_report() -> None:
@@ -120,7 +87,7 @@ def test_committed_network_is_as_good_as_its_report() -> None:
     report = json.loads(path.with_suffix(".json").read_text())
     assert report["test"]["digit"]["accuracy"] >= 0.93
     assert report["test"]["direction"]["accuracy"] >= 0.99
-    with torch.inference_mode():
-        found = evaluate(load(path), n=100)
+    model = load(path)
+    found = get_task(model.config).evaluate(predictor(FromPixels(model)), n=100)
     assert found["digit"]["hits"] >= 90
     assert found["direction"]["hits"] >= 97

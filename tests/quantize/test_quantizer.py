@@ -92,12 +92,12 @@ def test_repconv_fuses_into_one_zero_padded_convolution():
     spikes = (torch.rand(2, 6, 5, 7) < 0.4).double()
     with torch.no_grad():
         expected = outer.eval()(module.eval()(spikes))
-    folded = fold_repconv(module, outer)
-    fused = nn.functional.conv2d(spikes, folded.fused(), folded.bias, padding=1)
-    assert float((fused - expected).abs().max()) < 1e-12
-    parts = nn.functional.conv2d(spikes, folded.first)
-    parts = nn.functional.conv2d(parts, folded.depthwise, padding=1, groups=6)
-    assert float((nn.functional.conv2d(parts, folded.last, folded.bias) - expected).abs().max()) < 1e-12
+        folded = fold_repconv(module, outer)
+        fused = nn.functional.conv2d(spikes, folded.fused(), folded.bias, padding=1)
+        assert float((fused - expected).abs().max()) < 1e-12
+        parts = nn.functional.conv2d(spikes, folded.first)
+        parts = nn.functional.conv2d(parts, folded.depthwise, padding=1, groups=6)
+        assert float((nn.functional.conv2d(parts, folded.last, folded.bias) - expected).abs().max()) < 1e-12
 
 
 def test_pixels_fold_into_the_stem():

@@ -1,0 +1,125 @@
+"""Quantisation-aware training computes the integer network itself, and its gradients are those of the float network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spikeloom.network import Lif, Neuron
+from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
+from spikeloom.quantize.neurons import LIF, NeuronConfig
+from spikeloom.quantize.qat import QuantizationAware, _NeuronStage
+from spikeloom.quantize.quantizer import integer_outputs, quantize
+from spikeloom.quantize.reference import Reference
+
+MICRO = named_config("micro")
+
+
+def clips_for(config: SpikeVideoFormerConfig, seed: int = 0) -> Tensor:
+    shape = (2, config.frames, config.height, config.width, 3)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def trained(config: SpikeVideoFormerConfig, weight_bits: int) -> QuantizationAware:
+    """After norm statistics of real activity and two quantisation-aware steps that move every parameter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SpikeVideoFormer(config)
+        for module in model.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.momentum = None  # plain average: statistics of real activity
+                nn.init.uniform_(module.weight, 0.5, 1.8)
+                nn.init.uniform_(module.bias, -0.2, 0.9)
+        for parameter in model.head.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    for name, parameter in model.named_parameters():
+        if name.endswith("attn_bn.weight"):  # scales of both signs
+            parameter.data[::3] *= -1
+    with torch.no_grad():
+        for _ in range(3):
+            model(model.normalise(clips_for(config)).movedim(1, 0))
+    module = QuantizationAware(model)
+    module.choose(clips_for(config), weight_bits=weight_bits)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.02)
+    for seed in (1, 2):
+        optimiser.zero_grad()
+        outputs = module(clips_for(config, seed))
+        (outputs - torch.rand(outputs.shape, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    return module
+
+
+@pytest.mark.parametrize(("change", "weight_bits"), [
+    ({}, 8), ({}, 4), ({"attention": "dot"}, 4), ({"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
+    ({"head": "pose", "classes": 6, "tasks": ()}, 8),
+    ({"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4)])
+def test_every_tensor_equals_the_integer_network(change, weight_bits) -> None:
+    config = replace(MICRO, **change)
+    module, clips = trained(config, weight_bits), clips_for(config, 5)
+    assert module.formats is not None
+    module.model.eval()
+    network, _ = quantize(module.model, clips_for(config, 6), formats=module.formats, weight_bits=weight_bits)
+    found, _ = module.run(clips)
+    expected = Reference(network).values(clips)
+    assert found.keys() == expected.keys()
+    assert [name for name, value in expected.items() if not torch.equal(found[name].double(), value.double())] == []
+    outputs = integer_outputs(network, clips)
+    torch.testing.assert_close(module(clips).double(), outputs, rtol=1e-6, atol=0)
+    assert outputs.shape == module.model(module.model.normalise(clips).transpose(0, 1)).shape
+    assert float(expected["ConvBlock2_2.0.conv2.spikes"].double().mean()) > 0.02
+    assert float(outputs.std()) > 0
+
+
+def test_every_parameter_has_a_gradient() -> None:
+    module = trained(MICRO, 8)
+    module.model.zero_grad()
+    module(clips_for(MICRO, 3)).square().sum().backward()
+    without = [name for name, parameter in module.model.named_parameters()
+               if parameter.grad is None or not parameter.grad.isfinite().all()]
+    assert without == []
+    still = {name for name, parameter in module.model.named_parameters()
+             if not torch.any(torch.as_tensor(parameter.grad))}
+    assert len(still) < 10, still
+
+
+@pytest.mark.parametrize("config", [
+    NeuronConfig(surrogate="atan"), NeuronConfig(leak="none", reset="soft", threshold=0.5),
+    NeuronConfig(leak="half", strict=True, surrogate="triangle")])
+@pytest.mark.parametrize("mode", ["direct", "residual"])
+def test_gradients_where_nothing_is_rounded(mode: str, config: NeuronConfig) -> None:
+    """Values on the grid of the integers: spikes and gradients are those of the float neuron."""
+    torch.manual_seed(3)
+    unit, shift = 256.0, 2
+    shape = (4, 2, 3, 5, 5)
+    accumulator = torch.randint(-300, 500, shape).float() * (1 if mode == "direct" else 4)
+    bias = torch.tensor([16.0, -32.0, 64.0])
+    shortcut = torch.randint(-100, 100, shape).float() if mode == "residual" else None
+    threshold = torch.full((3,), config.threshold * unit)
+    weight = torch.randn(shape)
+    leaves = [t.clone().requires_grad_() for t in (accumulator, bias) + ((shortcut,) if shortcut is not None else ())]
+    lif = Lif(leak=config.leak, reset=config.reset, strict=config.strict)
+    neuron = Neuron(mode=mode, bias="bias", threshold="threshold", lif=lif, spikes="spikes",
+                    shift="shift" if mode == "residual" else None)
+    arrays = {"bias": bias.long(), "threshold": threshold.long(), "shift": torch.full((3,), shift)}
+    spikes, = _NeuronStage.apply(leaves[0], leaves[1], threshold, leaves[2] if shortcut is not None else None, neuron,
+                                 config, arrays)
+    (spikes * weight).sum().backward()
+    reals = [t.clone().requires_grad_() for t in (accumulator, bias) + ((shortcut,) if shortcut is not None else ())]
+    value = reals[0] + reals[1].view(-1, 1, 1)
+    if shortcut is not None:
+        value = value / 2 ** shift + reals[2]
+    expected = LIF(config)(value / unit)
+    (expected * weight).sum().backward()
+    assert torch.equal(spikes, expected)
+    assert 0.05 < float(spikes.detach().mean()) < 0.95
+    for ours, theirs in zip(leaves, reals, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_formats_must_be_chosen() -> None:
+    with pytest.raises(ValueError, match="`formats` must be chosen before the network runs"):
+        QuantizationAware(SpikeVideoFormer(MICRO))(clips_for(MICRO))

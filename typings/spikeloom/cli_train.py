@@ -1,0 +1,1 @@
+../../spikeloom/cli_train.py
