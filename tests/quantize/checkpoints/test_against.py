@@ -13,15 +13,15 @@ from torch import nn
 from spikeloom.quantize.checkpoints import CheckpointError, ImportedModel, ImportOptions, import_model
 from spikeloom.quantize.checkpoints.against import compare_with_original
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig
+from spikeloom.quantize.relatives import ESpikeFormer, SpikeDrivenTransformerV1, V1Config, V3Config
 
 STAND_IN = Path(__file__).parent / "stand_in"
 SMALL = SpikeVideoFormerConfig(widths=(8, 8, 16, 16), heads=2, height=32, width=32, classes=5)
 
 
-def imported(folder: Path, *, twins: bool = False, **fields: Any) -> ImportedModel:
-    """A checkpoint of a small network with lively neurons, imported."""
+def lively(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights with which neurons fire."""
     torch.manual_seed(3)
-    model = SpikeVideoFormer(replace(SMALL, **fields))
     for layer in model.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             assert layer.running_mean is not None
@@ -29,7 +29,13 @@ def imported(folder: Path, *, twins: bool = False, **fields: Any) -> ImportedMod
             nn.init.normal_(layer.bias, 0.3, 0.5)
             nn.init.normal_(layer.running_mean, 0.0, 0.2)
     nn.init.normal_(model.get_parameter("head.weight"))
-    state = model.state_dict()
+    return model.state_dict()
+
+
+def imported(folder: Path, *, twins: bool = False, **fields: Any) -> ImportedModel:
+    """A checkpoint of a small network, imported."""
+    torch.manual_seed(3)
+    state = lively(SpikeVideoFormer(replace(SMALL, **fields)))
     if twins:
         state |= {f"head_kd.{name}": torch.randn_like(state[f"head.{name}"]) for name in ("weight", "bias")}
     torch.save({"model": state}, folder / "small.pth")
@@ -46,6 +52,18 @@ def test_agrees_stage_by_stage(tmp_path: Path, attention: str, heads: int | tupl
     assert len(names) == 18
     assert found.agrees, [str(stage) for stage in found.stages]
     assert all(stage.magnitude > 0.1 for stage in found.stages)  # something was computed
+
+
+@pytest.mark.parametrize("model", [
+    SpikeDrivenTransformerV1(V1Config(dim=16, depth=2, heads=4, height=32, width=32, classes=5)),
+    ESpikeFormer(V3Config(widths=(8, 8, 16, 16), heads=2, height=32, width=32, classes=5))])
+def test_relatives_agree(tmp_path: Path, model: SpikeDrivenTransformerV1 | ESpikeFormer) -> None:
+    torch.save(lively(model), tmp_path / "relative.pth")
+    options = ImportOptions(size=(32, 32), heads=model.config.heads)
+    found = compare_with_original(import_model(tmp_path / "relative.pth", options), STAND_IN)
+    assert found.agrees, [str(stage) for stage in found.stages]
+    assert all(stage.magnitude > 0.1 for stage in found.stages)
+    assert [stage.name for stage in found.stages] == [name for name, _ in model.stages()] + ["logits"]
 
 
 @pytest.mark.parametrize(("builder", "first"), [("membrane_head", "logits"), ("other_threshold", "block4.1")])
