@@ -79,8 +79,8 @@ def load_model(model: str | Path) -> SpikeVideoFormer:
     from .checkpoints.importing import check_integer_form
 
     path = _path(model)
-    check_integer_form(path)
     try:
+        check_integer_form(path)
         return load(path)
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)

@@ -27,7 +27,7 @@ from spikeloom.quantize.checkpoints import (
     load_imported,
     read_checkpoint,
 )
-from spikeloom.quantize.convert import load_model, quantize
+from spikeloom.quantize.convert import ModelError, load_model, quantize
 from spikeloom.quantize.models import build
 from spikeloom.quantize.relatives import ESpikeFormer, SpikeDrivenTransformerV1, V1Config, V3Config
 
@@ -309,5 +309,5 @@ def test_relatives_run_in_torch_and_are_refused_beyond(tmp_path: Path, config: A
     assert torch.equal(imported.model(clips), model(clips))
     assert torch.equal(load_imported(tmp_path / "relative")(clips), model(clips))
     assert any("a float model only" in notice for notice in imported.notices)
-    with pytest.raises(CheckpointError, match=r"relative.json: .* runs in torch only: `(block3.0.attn|patch_embed)"):
+    with pytest.raises(ModelError, match=r"relative.json: .* runs in torch only: `(block3.0.attn|patch_embed)"):
         load_model(tmp_path / "relative.safetensors")
