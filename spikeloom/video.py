@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VideoError", "check_video", "decode", "fit", "read_clip", "reason"]
+__all__ = ["VideoError", "check_video", "cover", "decode", "fit", "read_clip", "reason"]
 
 
 class VideoError(ValueError):
@@ -147,14 +147,20 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def cover(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
+    """How a picture of (height, width) `size` covers a frame: its size when scaled; first row and column kept."""
+    tall, wide = size
+    scale = max(height / tall, width / wide)
+    tall, wide = max(height, round(tall * scale)), max(width, round(wide * scale))
+    return tall, wide, (tall - height) // 2, (wide - width) // 2
+
+
 def fit(frame: Any, height: int, width: int) -> NDArray[np.uint8]:
     """An `av.VideoFrame` turned upright, scaled to cover height x width, its middle cut out: uint8[H, W, 3]."""
     turns = frame.rotation // 90 % 4
     tall, wide = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
-    scale = max(height / tall, width / wide)
-    tall, wide = max(height, round(tall * scale)), max(width, round(wide * scale))
+    tall, wide, top, left = cover((tall, wide), height, width)
     scaled = frame.reformat(
         height=wide if turns % 2 else tall, width=tall if turns % 2 else wide, format="rgb24", interpolation="AREA")
     picture = np.rot90(scaled.to_ndarray(), turns)
-    top, left = (tall - height) // 2, (wide - width) // 2
     return np.ascontiguousarray(picture[top : top + height, left : left + width])

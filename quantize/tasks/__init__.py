@@ -7,18 +7,24 @@ function from clips to outputs, be it the float model, the integer network or th
     clips, targets = task.batch(range(32), "train", seed=1)
     report = task.evaluate(predict, n=2000)
 
-=========  ============================================  ======================================================
+========== ============================================  ======================================================
 task       targets of a clip                             reported, with 95 % intervals
-=========  ============================================  ======================================================
+========== ============================================  ======================================================
 digits     ``digit int64``, ``direction int64``          accuracy
 walkers    ``joints float32[T, 13, 2]``                  MPJPE, PA-MPJPE (per cent of the frame)
 masks      ``classes uint8[T, H, W]``                    mean IoU, part of the pixels in the right class
-=========  ============================================  ======================================================
+videos     ``label int64``                               accuracy of the best and of the best five classes
+keypoints  ``joints float32[T, J, 2]``, ``seen bool``    as walkers, of joints that are seen
+cityscapes ``classes uint8[T, H, W]``, 255: ignored      as masks
+========== ============================================  ======================================================
+
+The first three are generated, the others read files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -62,14 +68,26 @@ class Task(Protocol):
         ...
 
 
-def get_task(config: SpikeVideoFormerConfig) -> Task:
-    """The task of the project's own data that a network of that configuration is for.
+def get_task(config: SpikeVideoFormerConfig, data: str | Path | None = None) -> Task:
+    """The task that a network of that configuration is for, by its head.
+
+    Parameters
+    ----------
+    data : path
+        Directory of a data set of files (docs/tasks.md). None: the project's own data.
 
     Raises
     ------
     ValueError
-        If there is none.
+        If there is no such task, or the files are not laid out as it needs them (`files.DataError`).
     """
+    if data is not None:
+        from .cityscapes import Cityscapes
+        from .keypoints import Keypoints
+        from .videos import Videos
+
+        on_files = {"class": Videos, "pose": Keypoints, "segment": Cityscapes}
+        return on_files[config.head].of(config, Path(data))
     from .digits import Digits
     from .masks import Masks
     from .walkers import Walkers

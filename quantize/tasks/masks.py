@@ -83,14 +83,16 @@ def segment_loss(outputs: Tensor, classes: Tensor) -> Tensor:
 def segment_report(matrices: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """From confusion matrices of clips ``int[B, classes, classes]``: IoU over all pixels, intervals over clips.
 
-    ``mean_iou``: over the classes; ``iou``: by class; ``pixels``: part of the pixels in the right class.
+    ``mean_iou``: over the classes; ``iou``: by class, None where it is neither there nor found; ``pixels``: part of the
+    pixels in the right class.
     """
     total = matrices.sum(0)
 
     def right(means: np.ndarray) -> np.ndarray:
         return np.trace(means, axis1=-2, axis2=-1) / means.sum((-2, -1))
 
+    iou = {name: None if np.isnan(value) else float(value) for name, value in zip(names, class_iou(total), strict=True)}
     return {
         "mean_iou": {"value": float(mean_iou(total)), "interval": list(bootstrap(matrices, mean_iou))},
-        "iou": {name: float(value) for name, value in zip(names, class_iou(total), strict=True)},
+        "iou": iou,
         "pixels": {"value": float(right(total)), "interval": list(bootstrap(matrices, right))}}

@@ -51,16 +51,22 @@ def topk_hits(logits: NDArray[Any], labels: NDArray[Any], k: int) -> int:
     return int((best == labels[:, None]).any(axis=1).sum())
 
 
-def procrustes(found: NDArray[Any], true: NDArray[Any]) -> Floats:
+def procrustes(found: NDArray[Any], true: NDArray[Any], seen: NDArray[Any] | None = None) -> Floats:
     """``found[..., J, 2]`` turned, scaled and moved (not mirrored) onto ``true`` with the least squared error.
 
-    With points as complex numbers about their means, that is one factor ``a = <found, true> / <found, found>``.
+    With points as complex numbers about their means, that is one factor ``a = <found, true> / <found, found>``. Joints
+    that are not `seen` (bool[..., J]) take no part in choosing it, but are moved with the others.
     """
     p, q = (np.asarray(x[..., 0], np.float64) + 1j * x[..., 1] for x in (found, true))
-    about = q.mean(-1, keepdims=True)
-    p, q = p - p.mean(-1, keepdims=True), q - about
-    power = (np.abs(p) ** 2).sum(-1, keepdims=True)
-    factor = (p.conj() * q).sum(-1, keepdims=True) / np.maximum(power, 1e-12)
+    weight = np.ones(p.shape) if seen is None else np.asarray(seen, np.float64)
+
+    def total(values: NDArray[Any]) -> NDArray[Any]:
+        return (weight * values).sum(-1, keepdims=True)
+
+    count = np.maximum(total(np.ones_like(weight)), 1)
+    about = total(q) / count
+    p = p - total(p) / count
+    factor = total(p.conj() * (q - about)) / np.maximum(total(np.abs(p) ** 2), 1e-12)
     moved = factor * p + about
     return np.stack([moved.real, moved.imag], -1)
 

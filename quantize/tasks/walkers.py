@@ -81,10 +81,10 @@ def pose_report(found: np.ndarray, true: np.ndarray, seen: np.ndarray | None = N
     """Mean per-joint position errors of ``[B, T, joints, 2]`` in per cent of the frame's size, intervals over clips.
 
     ``mpjpe``: as found; ``pa_mpjpe``: after the best turn, scale and shift of each frame's joints
-    (:func:`metrics.procrustes`; all joints take part in that, `seen` or not).
+    (:func:`metrics.procrustes`). Joints that are not `seen` (bool[B, T, joints]) take part in neither.
     """
     report: dict[str, Any] = {}
-    for name, placed in (("mpjpe", found), ("pa_mpjpe", procrustes(found, true))):
+    for name, placed in (("mpjpe", found), ("pa_mpjpe", procrustes(found, true, seen))):
         errors = 100 * joint_errors(placed, true, seen)
         errors = errors[~np.isnan(errors)]
         report[name] = {"percent": float(errors.mean()), "interval": list(bootstrap(errors, lambda means: means))}

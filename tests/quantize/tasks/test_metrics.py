@@ -25,6 +25,12 @@ def test_procrustes_undoes_turn_scale_and_shift() -> None:
     assert np.allclose(procrustes(POINTS, moved), moved)
 
 
+def test_procrustes_leaves_out_what_is_not_seen() -> None:
+    seen = RNG.random(POINTS.shape[:-1]) < 0.7
+    spoilt = np.where(seen[..., None], 2 * POINTS + 1, 100.0)
+    assert np.allclose(procrustes(POINTS, spoilt, seen)[seen], spoilt[seen])
+
+
 def test_procrustes_does_not_mirror() -> None:
     mirrored = POINTS * np.array([-1, 1])
     assert joint_errors(procrustes(POINTS, mirrored), mirrored).min() > 0.3
