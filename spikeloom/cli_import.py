@@ -54,6 +54,8 @@ def add_import(
     parser.add_argument("--size", type=_size, metavar="H[xW]", help="frames in pixels")
     parser.add_argument("--mean", type=_channels, metavar="R,G,B", help="mean of pixels from 0 to 1")
     parser.add_argument("--std", type=_channels, metavar="R,G,B", help="standard deviation of pixels from 0 to 1")
+    parser.add_argument(
+        "--neuron", type=_assignment, nargs="+", metavar="FIELD=VALUE", help="as leak=half reset=soft threshold=0.5")
     check = parser.add_argument_group("check against the original (runs the code of that repository)")
     check.add_argument("--check", type=Path, metavar="REPO", help="copy of the original's repository")
     check.add_argument("--module", metavar="FILE", help="file in it that defines the network")
@@ -65,6 +67,7 @@ def _import(arguments: argparse.Namespace, progress: Callable[[str], None], show
     from spikeloom.quantize.checkpoints import ImportOptions, import_model
 
     options = {name: getattr(arguments, name) for name in ImportOptions.__dataclass_fields__}
+    options["neuron"] = dict(arguments.neuron or ())
     progress(f"read {arguments.file}")
     imported = import_model(arguments.file, ImportOptions(**options))
     for notice in imported.notices:
@@ -104,6 +107,13 @@ def _heads(text: str) -> int | tuple[int, ...]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be N or N,N, not `{text}`") from None
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"must be FIELD=VALUE, not `{text}`")
+    return name, value
 
 
 def _size(text: str) -> tuple[int, int]:

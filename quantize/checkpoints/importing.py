@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..neurons import NeuronConfig
 from .architectures import FAMILIES, SPIKE_VIDEO_FORMER, Family, infer
 from .fitting import DISTILLED, fit, merge_heads
 from .reading import Checkpoint, CheckpointError, read_checkpoint
@@ -35,6 +36,7 @@ class ImportOptions:
         heads: Attention heads, one number or those of stages 3 and 4.
         frames, size: Time steps of a clip; height and width in pixels.
         mean, std: Of pixels from 0 to 1, per channel.
+        neuron: Fields of `NeuronConfig` and their values, as text or as they are; the others stay.
 
     Raises:
         ValueError: `distilled` is none of the three.
@@ -48,6 +50,7 @@ class ImportOptions:
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    neuron: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.distilled not in DISTILLED:
@@ -181,16 +184,36 @@ def _configured(path: Path, config: Any, options: ImportOptions) -> Any:
     """The configuration with the options that were given; all of them exist in all families but the pixels'."""
     chosen = {
         "heads": options.heads, "frames": options.frames, "pixel_mean": options.mean, "pixel_std": options.std,
-        "height": options.size and options.size[0], "width": options.size and options.size[1]}
+        "height": options.size and options.size[0], "width": options.size and options.size[1],
+        "neuron": options.neuron or None}
     given = {name: value for name, value in chosen.items() if value is not None}
     known = asdict(config)
     unknown = [name for name in given if name not in known]
     if unknown:
         raise CheckpointError(f"{path}: {type(config).__name__} has no `{unknown[0]}`")
     try:
+        if options.neuron:
+            given["neuron"] = _neuron(config.neuron, options.neuron)
         return replace(config, **given)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _neuron(neuron: NeuronConfig, values: Mapping[str, Any]) -> NeuronConfig:
+    """The neuron with other fields, whose values may be text; ValueError for one that it has not or that is none."""
+    known = asdict(neuron)
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"a neuron has {', '.join(known)}, not `{unknown[0]}`")
+    return replace(neuron, **{name: _as(type(known[name]), name, value) for name, value in values.items()})
+
+
+def _as(kind: type, name: str, value: Any) -> Any:
+    words = {"true": True, "false": False} if kind is bool else {}
+    try:
+        return words[value.lower()] if words and isinstance(value, str) else kind(value)
+    except (KeyError, ValueError):
+        raise ValueError(f"`{name}` of a neuron must be a {kind.__name__}, not `{value}`") from None
 
 
 def _shown_heads(heads: int | tuple[int, int]) -> str:

@@ -40,7 +40,7 @@ PREFIXES = ("module.", "model.", "_orig_mod.")
 COUNTERS = ("n_averaged",)
 """Tensors beside the weights that are none."""
 NESTING = 4
-RESAVE = "re-save its weights as .safetensors in the environment it was written in (docs/checkpoints.md has the line)"
+RESAVE = "re-save its weights as .safetensors in the environment it was written in (docs/checkpoints.md says how)"
 
 _FOREIGN = (
     (b"<!DOCTYPE", "a web page, not the file behind it: download it again"),

@@ -42,7 +42,9 @@ def test_refuses_in_one_line(checkpoint: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.endswith("none.pth: No such file or directory\n")
 
 
-@pytest.mark.parametrize("words", [("--size", "big"), ("--mean", "a,b"), ("--distilled", "both"), ("--heads", "x")])
+@pytest.mark.parametrize("words", [
+    ("--size", "big"), ("--mean", "a,b"), ("--distilled", "both"), ("--heads", "x"), ("--heads", "2,y"),
+    ("--neuron", "soft")])
 def test_usage_errors(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["import", "file.pth", *words])

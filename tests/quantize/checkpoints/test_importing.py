@@ -268,6 +268,26 @@ def test_published_sizes_are_recognised(tmp_path: Path, name: str) -> None:
             infer(tmp_path, tensors, other)
 
 
+def test_what_leaves_no_trace_is_an_option(tmp_path: Path, state: State, logits: Tensor) -> None:
+    path = write(tmp_path, state)
+    changed = import_model(path, ImportOptions(
+        arch="micro", heads=(2, 4), frames=2, size=(8, 16), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 2.0),
+        neuron={"leak": "half", "strict": "true", "threshold": "0.75"}))
+    assert not torch.equal(changed.model(clip()), logits)
+    config = changed.config
+    assert (config.heads, config.frames, config.height, config.width) == ((2, 4), 2, 8, 16)
+    assert (config.pixel_mean, config.pixel_std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))
+    assert (config.neuron.leak, config.neuron.strict, config.neuron.threshold) == ("half", True, 0.75)
+    assert config.neuron.surrogate == "atan"
+    assert not any("attention heads" in notice for notice in changed.notices)
+    for neuron, message in [
+            ({"tau": "2"}, "a neuron has leak, reset, .*, not `tau`"), ({"leak": "x"}, "`leak` must be one of none"),
+            ({"strict": "maybe"}, "`strict` of a neuron must be a bool, not `maybe`"),
+            ({"threshold": "high"}, "`threshold` of a neuron must be a float, not `high`")]:
+        assert re.search(message, refusal(path, ImportOptions(arch="micro", neuron=neuron)))
+    assert "`pixel_mean` must have 3 values" in refusal(path, ImportOptions(arch="micro", mean=(0.5,)))
+
+
 def test_names_of_no_architecture(tmp_path: Path, state: State) -> None:
     with pytest.raises(CheckpointError, match="no architecture `16M`: name one of 15M, 31M"):
         import_model(write(tmp_path, state), ImportOptions(arch="16M"))
