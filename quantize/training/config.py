@@ -7,6 +7,7 @@
     start = "digits"         # weights to begin with: name in the zoo, or a .safetensors file
 
     [task]                   # fields of the network's task: smoothing = 0.1
+    data = "/data/k400"      # a data set on disk (docs/tasks.md); without, the project's own
     [schedule]               # see Schedule
     [qat]                    # quantisation-aware training, see Qat; without the table, float training
     [evaluation]             # see Evaluation
@@ -129,15 +130,16 @@ class RunConfig:
         self.make_task()
 
     def make_task(self) -> Task:
-        """The task of the network; ValueError if it has none, or a field of `task` is not its own."""
-        task: Any = get_task(self.model)
+        """The task of the network; ValueError if it has none, its files do not fit, or a field is not its own."""
+        values = {key: value for key, value in self.task.items() if key != "data"}
+        task: Any = get_task(self.model, self.task.get("data"))
         known = [f.name for f in fields(task) if isinstance(getattr(task, f.name), (bool, int, float, str))]
         if self.task.get("name", task.name) != task.name:
             raise ValueError(f"`task.name` must be `{task.name}` with this network, not `{self.task['name']}`")
-        for key in self.task:
+        for key in values:
             if key not in known:
-                raise ValueError(f"unknown key `task.{key}`; known: {', '.join(known)}")
-        return replace(task, **self.task)
+                raise ValueError(f"unknown key `task.{key}`; known: data, {', '.join(known)}")
+        return replace(task, **values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

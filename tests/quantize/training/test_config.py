@@ -26,6 +26,14 @@ def test_keys_replace_defaults() -> None:
     assert config.make_task().smoothing == 0.2
 
 
+def test_clips_from_files(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("path,label\na.mp4,walk\nb.mp4,run\n")
+    config = parse({
+        "model": {"config": "micro", "classes": 2, "tasks": []}, "task": {"data": str(tmp_path), "smoothing": 0.3}})
+    task = config.make_task()
+    assert (task.name, task.names, task.smoothing) == ("videos", ("run", "walk"), 0.3)
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("[schedule]\nstepz = 3", "unknown key `schedule.stepz`; known: steps, batch"),
     ("[schedul]\nsteps = 3", "unknown table `schedul`; known: model, task"),
@@ -37,7 +45,8 @@ def test_keys_replace_defaults() -> None:
     ("[model]\nconfig = 'tiny'", "`name` must be one of 15M"),
     ("[model]\nconfig = '15M'", "`config` must have square frames and the tasks"),
     ("[model.neuron]\ntau = 2.0", "unknown key `model.neuron.tau`; known: leak"),
-    ("[task]\nsmooth = 0.1", "unknown key `task.smooth`; known: smoothing, direction"),
+    ("[task]\nsmooth = 0.1", "unknown key `task.smooth`; known: data, smoothing, direction"),
+    ("[task]\ndata = 'nowhere'", "nowhere: neither train.csv nor files train/<class>/<video>"),
     ("[task]\nname = 'poses'", "`task.name` must be `digits` with this network, not `poses`"),
     ("[qat]\nweight_bits = 9", "`weight_bits` must be from 2 to 8, not `9`"),
     ("[evaluation]\nclips = 0", "`clips` must be at least 1, not `0`"),
