@@ -162,7 +162,7 @@ class TemporalAttend:
 @dataclass(frozen=True, kw_only=True)
 class Upsample:
     """Nearest neighbour: output[t, c, y, x] = input[t, c, y // factor, x // factor], residual tensors of the same
-    `fraction_bits`. The result may be the shortcut of a later neuron stage. `factor` is 2."""
+    `fraction_bits`. The result may be the shortcut of later neuron stages. `factor` is 2."""
 
     name: str
     input: str

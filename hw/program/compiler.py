@@ -58,9 +58,6 @@ def compile_network(network: Network, config: MachineConfig, *, observe: bool = 
     prove_bounds(network)
     if config.parameter_depth < config.output_words:
         raise MappingError(f"`parameter_depth` must be at least `output_words`, not `{config.parameter_depth}`")
-    for operator in network.operators:
-        if isinstance(operator, Upsample):
-            raise MappingError(f"operator {operator.name}: the machine cannot enlarge maps")
     makers = {name: index for index, operator in enumerate(network.operators) for name in outputs_of(operator)}
     sums = {name for operator in network.operators if isinstance(operator, Accumulating) and operator.neuron.pool
             for name in outputs_of(operator)}
@@ -105,7 +102,7 @@ def _jobs(
 def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -> OperatorInfo:
     own = [i for i, step in enumerate(steps[:-1]) if step.instruction.layer == index]
     return OperatorInfo(
-        name=operator.name, kind=type(operator).__name__.lower(), first=own[0], instructions=len(own),
+        name=operator.name, kind=type(operator).__name__.lower(), first=own[0] if own else 0, instructions=len(own),
         synaptic_operations=additions(network, operator), outputs=outputs_of(operator))
 
 
@@ -138,6 +135,8 @@ def _lower(
             return lower_depthwise(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Attend):
             return lower_attend(emitter, network, places, operator, residuals)
+        if isinstance(operator, Upsample):
+            return Lowered((index,), on_chip=(operator.output,))
         if isinstance(operator, TemporalAttend):
             raise MappingError("the machine has no temporal unit")
         assert isinstance(operator, KeyValue)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spikeloom.arithmetic import limb_count
+from spikeloom.bounds import keyvalue_bound
 from spikeloom.config import MachineConfig
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, outputs_of
+from spikeloom.network import Accumulating, Attend, Conv, Depthwise, KeyValue, Network, Upsample, outputs_of
 
 from .emitter import Emitter, align
 from .errors import MappingError
@@ -45,8 +46,7 @@ def place_tensors(network: Network, emitter: Emitter) -> tuple[dict[str, TensorP
 
 
 def _matrix(network: Network, operator: KeyValue, place: TensorPlace) -> TensorPlace:
-    key = network.tensors[operator.key]
-    limbs = limb_count(network.frames * key.height * key.width)
+    limbs = limb_count(keyvalue_bound(network, operator))
     if place.name == network.output:
         raise MappingError(f"operator {operator.name}: K^T V cannot be the output of a network")
     return replace(place, heads=operator.heads, limbs=limbs)
@@ -75,7 +75,9 @@ def channel_groups(network: Network, config: MachineConfig) -> dict[str, int]:
             sets.join([operator.input, *outputs])
         if isinstance(operator, Conv):
             sets.join(outputs)
-        if not isinstance(operator, KeyValue) and operator.neuron.shortcut:
+        if isinstance(operator, Upsample):
+            sets.join([operator.input, operator.output])
+        if isinstance(operator, Accumulating) and operator.neuron.shortcut:
             sets.join([operator.neuron.shortcut, *outputs])
     found: dict[str, tuple[int, str]] = {}
     for name, width, operator_name in wanted:

@@ -13,6 +13,7 @@ from spikeloom.network import Network, Neuron
 
 from .constants import NEVER, pack_parameters
 from .emitter import Emitter, Transfer
+from .enlarge import enlarged, row_transfers
 from .feeds import Tile
 from .layout import ITEM_BEATS, ChannelMap, TensorPlace, ceil_div, lane_groups
 from .residual import Residuals, Window
@@ -98,6 +99,7 @@ class NeuronStage:
         # windows of what is read and of what is made; None: staged, if there is such a tensor at all
         self._source = residuals.homes.get(neuron.shortcut or "")
         self._target = residuals.homes.get(neuron.residual or "")
+        self._wide = enlarged(network).get(neuron.shortcut or "")
         self._layer = emitter.layer
 
     def parameters(self, output: OutputTile) -> tuple[Content, int]:
@@ -119,9 +121,10 @@ class NeuronStage:
         """The shortcut of a tile."""
         if self._neuron.shortcut is None:
             return ()
-        tile = output.tile
-        return self._emitter.needs(self._places[self._neuron.shortcut], tile.row, tile.row + tile.rows, output.word,
-                                   output.word + output.words)
+        name, first, last = self._neuron.shortcut, output.tile.row, output.tile.row + output.tile.rows
+        if self._wide is not None:
+            name, first, last = self._wide.source, first // self._wide.factor, ceil_div(last, self._wide.factor)
+        return self._emitter.needs(self._places[name], first, last, output.word, output.word + output.words)
 
     def prepare(self, output: OutputTile) -> list[int]:
         """Emit the loads of the shortcut that can run beside the computing of a tile; their items, for `drain`."""
@@ -180,14 +183,25 @@ class NeuronStage:
 
     def _load_shortcut(self, output: OutputTile, piece: _Piece) -> int:
         assert self._neuron.shortcut is not None
-        count = piece.items
-        item = self._residuals.staging.take(count)
-        transfer = self._transfer(self._places[self._neuron.shortcut], output, piece)
-        self._emitter.emit(
-            Opcode.LOAD_SHORTCUT, transfer.fields(self._config.beat_bytes) | {"item": item},
-            [Access(RESIDUAL, item, item + count, write=True),
-             *transfer.accesses(self._config.beat_bytes, write=False)])
+        item = self._residuals.staging.take(piece.items)
+        if self._wide is None:
+            self._load_items(item, self._transfer(self._places[self._neuron.shortcut], output, piece))
+            return item
+        tile, start = output.tile, output.lane_group * self._words + output.word + piece.word
+        for index in range(piece.words * piece.rows):
+            word, row = divmod(index, piece.rows)
+            first = tile.col + piece.col
+            for before, transfer in row_transfers(
+                    self._places[self._wide.source], self._wide.factor, start + word, tile.row + piece.row + row, first,
+                    first + piece.cols, self._config.beat_bytes):
+                self._load_items(item + index * piece.cols + before, transfer)
         return item
+
+    def _load_items(self, item: int, transfer: Transfer) -> None:
+        beat, count = self._config.beat_bytes, transfer.beats // ITEM_BEATS["residual"]
+        self._emitter.emit(
+            Opcode.LOAD_SHORTCUT, transfer.fields(beat) | {"item": item},
+            [Access(RESIDUAL, item, item + count, write=True), *transfer.accesses(beat, write=False)])
 
     def _residual_fields(self, output: OutputTile, piece: _Piece, item: int) -> tuple[dict[str, int], list[Access]]:
         """`item`: where the piece is staged, if it is."""

@@ -29,7 +29,7 @@ ReadMemory = Callable[[Region, int, int], bytes]
 class OperatorInfo:
     """Reports: number and first index of its instructions; `synaptic_operations` per clip.
 
-    The first instructions of an operator may lie among the last ones of the operator before.
+    The first instructions of an operator may lie among the last ones of the operator before. An `Upsample` has none.
     """
 
     name: str

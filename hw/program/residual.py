@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spikeloom.config import MachineConfig
-from spikeloom.network import Conv, Depthwise, KeyValue, Network, Operator, outputs_of
+from spikeloom.network import Accumulating, Conv, Depthwise, Network, outputs_of
 
+from .enlarge import enlarged
 from .layout import TensorPlace, ceil_div, lane_groups
 
 STAGING = 1920
@@ -103,25 +104,24 @@ class Residuals:
         return result
 
 
-def _shortcut(operator: Operator) -> str | None:
-    return None if isinstance(operator, KeyValue) else operator.neuron.shortcut
-
-
 def chains(network: Network) -> list[Chain]:
-    """All chains. A tensor with several readers ends its chain; the output of the network goes to DDR."""
+    """All chains. A tensor with several readers ends its chain; the output of the network goes to DDR, and so does what
+    is read enlarged."""
+    wide = enlarged(network)
+    outside = {network.output, *(e.source for e in wide.values())}
     readers: dict[str, list[int]] = {}
     made: dict[str, int] = {}
     for index, operator in enumerate(network.operators):
-        name = _shortcut(operator)
+        if not isinstance(operator, Accumulating):
+            continue
+        name = operator.neuron.shortcut
         if name is not None:
-            readers.setdefault(name, []).append(index)
-        if not isinstance(operator, KeyValue) and operator.neuron.residual is not None:
+            readers.setdefault(wide[name].source if name in wide else name, []).append(index)
+        if operator.neuron.residual is not None:
             made[operator.neuron.residual] = index
-    result, seen = [], set()
-    if network.output in made:
-        result.append(Chain((network.output,), made[network.output], max(
-            [made[network.output], *readers.get(network.output, [])]), out=True))
-        seen.add(network.output)
+    result = [Chain((name,), index, max([index, *readers.get(name, [])]), out=True)
+              for name, index in made.items() if name in outside]
+    seen = {chain.tensors[0] for chain in result}
     for name, index in made.items():
         if name in seen:
             continue
@@ -129,8 +129,8 @@ def chains(network: Network) -> list[Chain]:
         while len(readers.get(tensors[-1], [])) == 1:
             last = readers[tensors[-1]][0]
             after = network.operators[last]
-            assert not isinstance(after, KeyValue)
-            if after.neuron.residual in (None, network.output):
+            assert isinstance(after, Accumulating)
+            if after.neuron.residual is None or after.neuron.residual in outside:
                 break
             tensors.append(after.neuron.residual)
         seen.update(tensors)

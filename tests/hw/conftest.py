@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Tensor
+from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator, Tensor, Upsample
 
 
 class Builder:
@@ -47,6 +47,11 @@ class Builder:
         stage = self._stage(name, "spikes", given.channels, given.height, given.width, {})
         return self._add(Attend(name=name, query=query, keyvalue=keyvalue, bipolar=True, neuron=stage))
 
+    def upsample(self, source: str) -> str:
+        name, given = f"upsample{len(self.network.operators)}", self.network.tensors[source]
+        self._declare(f"{name}.out", "residual", given.channels, 2 * given.height, 2 * given.width)
+        return self._add(Upsample(name=name, input=source, output=f"{name}.out"))
+
     def _weights(self, name: str, shape: tuple[int, ...]) -> None:
         self.network.arrays[f"{name}.weight"] = self.rng.integers(-9, 10, shape, dtype=np.int8)
 
@@ -67,7 +72,7 @@ class Builder:
     def _declare(self, name: str, kind: str, channels: int, height: int, width: int) -> None:
         self.network.tensors[name] = Tensor(name=name, kind=kind, channels=channels, height=height, width=width)
 
-    def _add(self, operator: Conv | Depthwise | KeyValue | Attend) -> str:
+    def _add(self, operator: Operator) -> str:
         self.network.operators.append(operator)
         self.network.output = f"{operator.name}.out"
         return self.network.output

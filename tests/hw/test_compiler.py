@@ -20,7 +20,7 @@ from spikeloom.hw.program.interpreter import Interpreter
 from spikeloom.hw.program.layout import Region
 from spikeloom.hw.program.memory import InterpreterError
 from spikeloom.hw.program.program import Program
-from spikeloom.network import Network, NetworkError
+from spikeloom.network import Network, NetworkError, Upsample
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
@@ -42,7 +42,8 @@ def _check(network: Network, config: MachineConfig, seed: int, interleavings: in
     clip = random_clip(network, seed)
     expected = Reference(network).run(clip)
     program, observed = compile_network(network, config), compile_network(network, config, observe=True)
-    assert all(place.stored for place in observed.tensors.values())
+    made = {o.output for o in network.operators if isinstance(o, Upsample)}  # nobody makes these
+    assert all(place.stored != (name in made) for name, place in observed.tensors.items())
     for index in range(-1, interleavings + 1):
         rng = np.random.default_rng([seed, index]) if index > 0 else None
         run = observed if index < 0 else program
@@ -64,6 +65,36 @@ def test_random_networks(seed):
 @pytest.mark.parametrize("seed", range(100, 108))
 def test_other_machines(seed, name):
     _check(random_network(seed), MACHINES[name], seed)
+
+
+@pytest.mark.parametrize("theme", ["pyramid"])
+@pytest.mark.parametrize(("name", "seed"), [
+    ("tiny", 0), ("tiny", 24), ("small", 1), ("zcu104", 2), ("cramped", 10), ("cramped", 16), ("wide", 7),
+    ("wide", 25)])
+def test_further_themes(name, seed, theme):
+    _check(random_network(seed, cycles=30_000, theme=theme), MACHINES[name], seed)
+
+
+@pytest.mark.parametrize("name", ["tiny", "cramped", "wide"])
+def test_enlarged_twice(builder, name):
+    """Four times as large, read twice; on some machines in pieces of a row. The small map has a reader of its own."""
+    made = builder("spikes", 9, 12, 36, frames=5)
+    small = made.conv(stride=4, kind="residual")
+    made.conv(made.conv(stride=4), kind="residual", shortcut=small)
+    wide = made.upsample(made.upsample(small))
+    made.conv(mode="residual", shortcut=wide)
+    made.conv(kernel=3, padding=1, kind="residual", shortcut=wide)
+    program = _check(made.network, MACHINES[name], 1)
+    loads = [i.body for i in program.instructions() if i.opcode is Opcode.LOAD_SHORTCUT]
+    assert any(body["count1"] > 1 and body["stride1"] == 0 for body in loads)
+    assert {operator.instructions for operator in program.operators if operator.kind == "upsample"} == {0}
+
+
+def test_enlarged_output_is_refused(builder):
+    made = builder("spikes", 9, 4, 4)
+    made.upsample(made.conv(kind="residual"))
+    with pytest.raises(MappingError, match="operator upsample1: an enlarged map cannot be the output"):
+        compile_network(made.network, preset("tiny"))
 
 
 @pytest.mark.slow

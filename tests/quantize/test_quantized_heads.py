@@ -10,9 +10,6 @@ import torch
 from torch import nn
 
 from spikeloom.bounds import prove_bounds
-from spikeloom.config import PRESETS
-from spikeloom.hw.program.compiler import compile_network
-from spikeloom.hw.program.errors import MappingError
 from spikeloom.network import Network, NetworkError, Upsample, inputs_of, outputs_of
 from spikeloom.operations import additions
 from spikeloom.quantize.calibration import run_float
@@ -138,11 +135,6 @@ def test_refused_enlarging(change, message):
     network.operators[place] = replace(network.operators[place], **change)
     with pytest.raises(NetworkError, match=f"operator head.enlarge.1: {message}"):
         network.check()
-
-
-def test_the_machine_refuses_to_enlarge():
-    with pytest.raises(MappingError, match=r"operator head\.enlarge\.1: the machine cannot enlarge maps"):
-        compile_network(shape_network("masks"), PRESETS["tiny"])
 
 
 def test_refused_shapes_of_enlarged_maps():

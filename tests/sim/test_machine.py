@@ -61,6 +61,14 @@ def test_random_networks(seed, observe, verilog):
     assert comparison.compared > 0
 
 
+@pytest.mark.parametrize(("seed", "theme", "name"), [(24, "pyramid", "small"), (16, "pyramid", "tiny")])
+def test_further_themes(seed, theme, name, verilog):
+    network = random_network(seed, cycles=30_000, theme=theme)
+    with machine_for(network, name, verilog, replace(STALLING, seed=seed)) as machine:
+        comparison = run(machine, network, seed)
+    assert comparison.mismatches == 0, comparison.summary()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12, 232))
 def test_more_random_networks(seed, verilog):
