@@ -128,7 +128,7 @@ class Accelerator:
             self._free()
 
     def infer(self, clip: NDArray[Any]) -> NDArray[Any]:
-        """Output of one clip (logits: `int32[classes]`); errors as for `stream`."""
+        """Output of one clip (logits `int32[classes]`, residual `int16[T, C, H, W]`); errors as for `stream`."""
         (output,) = self.stream((clip,))
         return output
 

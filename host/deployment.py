@@ -4,9 +4,9 @@
         deploy.json           format, version, hashes of network and configuration, SHA-256 of every other file
         bitfile/              spikeloom.bit, spikeloom.hwh
         program/              program and self-test
-        network/network.json  what the logits mean
+        network/network.json  what the outputs mean
         labels.json           names of the classes, if there were some (docs/run.md)
-        samples.npz           clips to try: clips, labels, logits of the integer reference
+        samples.npz           clips to try: clips, labels, outputs of the integer reference (`logits`)
 
 Needs NumPy only.
 """
@@ -43,7 +43,7 @@ class Samples:
     Attributes:
         clips: In the shape that `Accelerator.infer` takes, one after the other.
         labels: What each shows, for people; empty where nobody knows.
-        logits: `int32[n, classes]` of the integer reference.
+        logits: Outputs of the integer reference: `int32[n, classes]`, residual `int16[n, T, C, H, W]`.
     """
 
     clips: NDArray[Any]

@@ -149,8 +149,8 @@ class Result:
     Attributes:
         number: Of the clip, from 0.
         clip: The clip.
-        logits: `int32[classes]`.
-        top: Task -> best classes.
+        logits: What the network puts out: `int32[classes]`, or residual `int16[T, C, H, W]`.
+        top: Task -> best classes; empty if the network does not classify clips.
         run: What the machine did.
         latency: Wall seconds until the logits were there: from its last frame (camera), or from the moment that the
             driver took it (other sources, which have its frames whenever they are wanted).
@@ -263,7 +263,7 @@ class Build:
 
         Raises:
             ProgramError: There is no program, or a malformed one.
-            ValueError: The network does not classify pixels, or the labels do not fit.
+            ValueError: The network does not make logits or residual of pixels, or the labels do not fit.
         """
         directory = Path(directory)
         if not (directory / "program").is_dir():
@@ -271,8 +271,10 @@ class Build:
                 f"{directory}: holds no program; write one with `spikeloom build NETWORK_DIR --out {directory}`")
         program = Program.load(directory / "program")
         source, output = program.tensors[program.input], program.tensors[program.output]
-        if (source.kind, output.kind) != ("pixels", "logits"):
+        if source.kind != "pixels" or output.kind not in ("logits", "residual"):
             raise ValueError(f"{directory}: the network makes {output.kind} of {source.kind}, not logits of pixels")
+        if output.kind == "residual":
+            return cls(directory=directory, program=program, tasks=Tasks(names={}))
         tasks = Tasks.read(directory, output.channels, Path(labels) if labels is not None else None)
         return cls(directory=directory, program=program, tasks=tasks)
 

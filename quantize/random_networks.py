@@ -57,7 +57,7 @@ THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head",
 """Segment that a network is sure to have, by `seed % len(THEMES)`."""
 
 FURTHER_THEMES = ("temporal", "frames", "pyramid")
-"""Segments that not every machine can run: only networks that are asked for have them."""
+"""Segments that only networks have that are asked for them; these have neurons without memory as well."""
 
 FRAMES = (1, 3, 4, 8, 11, 16, 24)
 HEAD_WIDTHS = (12, 45, 16, 32, 7, 1)
@@ -186,11 +186,11 @@ class _Builder:
         frames = int(self.rng.choice(limits.frames))
         self.network = Network(frames=frames, tensors={}, operators=[], arrays={}, input="input", output="")
         self.values: dict[str, Tensor] = {}
-        self.top = ""
+        self.top = self.theme = ""
         self.stream: str | None = None
 
     def build(self, theme: str) -> Network:
-        rng = self.rng
+        rng, self.theme = self.rng, theme
         segments = {
             "plain": self.plain, "residual": self.residual, "separable": self.separable, "planes": self.planes,
             "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal, "frames": self.frames,
@@ -430,7 +430,8 @@ class _Builder:
         """Declare the tensors of a neuron stage; its arrays are still missing."""
         rng = self.rng
         fires = mode in ("direct", "both", "inner", "pool")
-        lif = Lif(leak=str(rng.choice(LEAKS)), reset=str(rng.choice(RESETS)), strict=bool(rng.random() < 0.3))
+        leaks = LEAKS if self.theme in FURTHER_THEMES else LEAKS[:-1]
+        lif = Lif(leak=str(rng.choice(leaks)), reset=str(rng.choice(RESETS)), strict=bool(rng.random() < 0.3))
         wanted = {"spikes": fires, "residual": mode in ("stream", "both"), "planes": mode == "planes",
                   "logits": mode == "logits"}
         size = (shape[0], 1, 1) if mode == "pool" else shape

@@ -1,6 +1,6 @@
 """A board whose machine is the integer reference: the driver's registers, memory and interrupt, without RTL.
 
-    driver --- registers, buffers ---> ReferenceBoard --- clip ---> Reference --- spikes, logits ---> buffers
+    driver --- registers, buffers ---> ReferenceBoard --- clip ---> Reference --- spikes, output ---> buffers
 
 Results are those of the machine; there are no cycles, no busses and no cache. It computes in a thread of its own, in
 the time that PyTorch takes. Good for a live demo where no board is, and for tests of what lies above the driver.
@@ -142,7 +142,8 @@ class ReferenceBoard:
         clip = place.unpack(self._memory(Region.INPUT)[:place.size].tobytes(), program.config)
         for name, tensor in self._reference.run(clip).items():
             target = program.tensors.get(name)
-            if target is not None and target.kind in ("spikes", "logits") and target.region != Region.INPUT:
+            if target is not None and (target.kind == "spikes" or name == program.output) and (
+                    target.region != Region.INPUT):
                 data = target.pack(np.asarray(tensor.numpy(), NETWORK_DTYPES[target.kind]), program.config)
                 memory = self._memory(target.region)
                 memory[target.offset:target.offset + target.size] = np.frombuffer(data, np.uint8)

@@ -1,4 +1,4 @@
-"""Clips that a deployment carries, with the logits of the integer reference: something to try on a board."""
+"""Clips that a deployment carries, with the outputs of the integer reference: something to try on a board."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make_samples(network: Network, count: int) -> dict[str, np.ndarray]:
 
     Returns:
         `clips`: `[count, ...]` in network shape; `labels`: `str[count]`, empty where there are none; `logits`:
-        `int32[count, classes]`.
+        the outputs, `int32[count, classes]` or, of a network with a residual output, `int16[count, T, C, H, W]`.
     """
     tasks = {task: (first, end) for task, first, end in network.metadata.get("tasks") or ()}
     if set(tasks) == {"digit", "direction"}:
@@ -27,7 +27,7 @@ def make_samples(network: Network, count: int) -> dict[str, np.ndarray]:
         clips, labels = np.stack([random_clip(network, seed) for seed in range(1, count + 1)]), [""] * count
     reference = Reference(network)
     logits = np.stack([reference.run(clip)[network.output].numpy() for clip in clips])
-    return {"clips": clips, "labels": np.array(labels), "logits": logits.astype(np.int32)}
+    return {"clips": clips, "labels": np.array(labels), "logits": logits}
 
 
 def _generator(network: Network) -> DigitClips:

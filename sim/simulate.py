@@ -56,7 +56,7 @@ class ClipRun:
 
     Attributes:
         expected: Tensors of the reference, by name.
-        logits: The network's output as the RTL wrote it.
+        logits: The network's output as the RTL wrote it, logits or not.
         mismatches: Values that differ.
         cycles: Clock cycles from start to interrupt.
         seconds: Wall time of the RTL simulation.

@@ -473,6 +473,24 @@ def test_networks_that_do_not_classify(tmp_path: Path) -> None:
         Build.load(tmp_path)
 
 
+def test_values_of_every_frame_and_pixel(tmp_path: Path) -> None:
+    """A residual output comes as it is: poses, segmentation."""
+    network = random_network(128, cycles=30_000)
+    network.save(tmp_path / "network")
+    compile_network(network, preset("tiny")).save(tmp_path / "program")
+    build = Build.load(tmp_path)
+    source = open_source(str(pictures_for(build, tmp_path, 2)), build.shape, build.tasks.sizes)
+    with open_run(build, device="reference") as running:
+        results = list(running.results(source))
+        reference = running.device.board._reference
+    output = network.tensors[network.output]
+    assert output.kind == "residual"
+    for result in results:
+        assert result.logits.shape == (network.frames, output.channels, output.height, output.width)
+        np.testing.assert_array_equal(result.logits, reference.infer(result.clip.pixels).numpy(), strict=True)
+        assert result.best == {}
+
+
 def test_devices(directory: Path, build: Build, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`device` must be one of sim, board, reference, not `'fpga'`"):
         open_device("fpga", directory, build.program)

@@ -10,8 +10,16 @@ import torch
 
 from spikeloom.arithmetic import LEAKS, RESETS, WEIGHT_MAX
 from spikeloom.bounds import prove_bounds
-from spikeloom.network import Attend, Conv, KeyValue, Network
-from spikeloom.quantize.random_networks import FRAMES, PROFILES, THEMES, cost, random_clip, random_network
+from spikeloom.network import Accumulating, Attend, Conv, KeyValue, Network, TemporalAttend, Upsample
+from spikeloom.quantize.random_networks import (
+    FRAMES,
+    FURTHER_THEMES,
+    PROFILES,
+    THEMES,
+    cost,
+    random_clip,
+    random_network,
+)
 from spikeloom.quantize.reference import Reference
 
 SEEDS = range(len(THEMES) * len(PROFILES))
@@ -65,10 +73,20 @@ def test_features_take_turns(networks):
                 seen.update([f"kernel {weight.shape[2]}", f"stride {stride}", f"{type(operator).__name__} {kind}"])
                 seen.update(["full weights"] if (np.abs(weight) == WEIGHT_MAX).all() else [])
     wanted = ["Conv", "Depthwise", "Attend", "bipolar True", "bipolar False", "shortcut", "negate", "pool", "logits"]
-    wanted += [*LEAKS, *RESETS, "strict True", "strict False", "direct", "residual", "planes", "full weights"]
+    wanted += [*LEAKS[:-1], *RESETS, "strict True", "strict False", "direct", "residual", "planes", "full weights"]
     wanted += ["kernel 1", "kernel 3", "kernel 7", "stride 1", "stride 2", "Conv pixels", "Conv planes", "Conv spikes"]
     wanted += ["Depthwise spikes", "Depthwise planes"]
     assert [name for name in wanted if not seen[name]] == []
+
+
+def test_features_to_ask_for():
+    made = {theme: [random_network(seed, cycles=20_000, theme=theme) for seed in range(3)] for theme in FURTHER_THEMES}
+    operators = {theme: [o for network in made[theme] for o in network.operators] for theme in made}
+    assert {o.per_frame for o in operators["frames"] if isinstance(o, KeyValue)} == {True}
+    for theme, kind in (("temporal", TemporalAttend), ("pyramid", Upsample)):
+        assert all(any(isinstance(o, kind) for o in network.operators) for network in made[theme])
+    stages = [o.neuron.lif for theme in made for o in operators[theme] if isinstance(o, Accumulating)]
+    assert {lif.leak for lif in stages if lif is not None} == set(LEAKS)
 
 
 def test_rates(networks):
