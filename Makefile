@@ -4,6 +4,7 @@
 #   make test       what every change must pass          make test-all   everything, slow tests as well
 #   make lint       ruff, pyright, Verilator             make bench      speed of simulator and schedule
 #   make pynq-env   the environment with PYNQ for tests of the board; test and test-all make it
+#   make accuracy   accuracy of float, int8 and int4 networks, docs/accuracy.md
 #   make clean      build products; make distclean: .venv as well
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ PYNQ_PYTHON := $(BIN)/python tests/host/pynq_environment.py --where
 # Names in the emitted Verilog must not depend on the order of a set.
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup pynq-env demo test test-all lint bench bench-full bench-host typings clean distclean
+.PHONY: help setup pynq-env demo test test-all lint bench bench-full bench-host accuracy typings clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -71,6 +72,10 @@ NETWORK ?= 15M
 bench-full: $(STAMP)
 	$(BIN)/python -m spikeloom.sim.bench --network $(NETWORK) --presets zcu104 --video $(VIDEO) \
 		$(if $(FRAMES),--frames $(FRAMES)) --out docs/performance-$(NETWORK)$(if $(FRAMES),-$(FRAMES)).md
+
+# make accuracy: every row of docs/accuracy.md that is missing, about three hours; ROWS='digits-*': only those.
+accuracy: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m spikeloom.quantize.accuracy --out docs/accuracy.md $(if $(ROWS),--rows '$(ROWS)')
 
 # pyright sees the folders laid out as installed through these links; a test compares them with the disk.
 typings:

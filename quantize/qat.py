@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeloom.arithmetic import PLANE_BITS, RESIDUAL_BITS
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Neuron, Upsample
+from spikeloom.network import Accumulating, Conv, Depthwise, KeyValue, Network, Neuron, Upsample
 
 from .calibration import accumulate, calibrate, key_value
 from .folding import PIXELS, FloatStage, fold
@@ -89,22 +89,19 @@ class QuantizationAware(nn.Module):
                 values[operator.output] = key_value(stage, values, torch.float32)
             elif isinstance(operator, Upsample):
                 values[operator.output] = enlarge(values[operator.input], operator.factor)
-            elif isinstance(operator, (Conv, Depthwise, Attend)):
-                values.update(self._operate(stage, operator, network, values))
             else:
-                raise ValueError(f"operator {operator.name}: a {type(operator).__name__} cannot be trained "
-                                 "quantisation-aware yet")
+                values.update(self._operate(stage, operator, network, values))
         return values, network
 
     def _operate(
-        self, stage: FloatStage, operator: Conv | Depthwise | Attend, network: Network, values: Mapping[str, Tensor]
+        self, stage: FloatStage, operator: Accumulating, network: Network, values: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         assert self.formats is not None
         assert stage.bias is not None
         neuron, device = operator.neuron, stage.bias.device
         names = [name for name in (neuron.bias, neuron.shift, neuron.negate, neuron.threshold) if name is not None]
         arrays = {name: torch.from_numpy(network.arrays[name]).to(device, torch.int64) for name in names}
-        if isinstance(operator, Attend):
+        if not isinstance(operator, (Conv, Depthwise)):
             assert stage.scale is not None
             unit = 1 / stage.scale.abs().clamp_min(SMALLEST_SCALE)
             integer = replace(stage, scale=torch.ones_like(stage.scale))
@@ -120,7 +117,7 @@ class QuantizationAware(nn.Module):
         if neuron.threshold is not None:
             assert stage.neuron is not None
             integers = arrays[neuron.threshold]
-            real = stage.neuron.threshold * unit if isinstance(operator, Attend) else integers.double()
+            real = stage.neuron.threshold * unit if stage.scale is not None else integers.double()
             threshold = _Straight.apply(real, integers, None)
         with plain_algorithms():
             accumulator = accumulate(integer, values, _exact_type(stage, values))

@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 from spikeloom.quantize.inference import FromPixels, predictor
 from spikeloom.quantize.model_files import load, load_formats
 from spikeloom.quantize.models import named_config
-from spikeloom.quantize.training import ConfigError, Evaluation, Qat, RunConfig, Schedule, train
+from spikeloom.quantize.training import ConfigError, Evaluation, Qat, RunConfig, Schedule, load_config, train
 from spikeloom.quantize.training.optimiser import rate_factor
 
 MICRO = RunConfig(
@@ -80,6 +80,15 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
         train(MICRO, tmp_path)
     with pytest.raises(ConfigError, match=r"the run was started with another `schedule\.seed`"):
         train(replace(MICRO, schedule=replace(MICRO.schedule, seed=3)), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["walkers", "masks"])
+def test_other_tasks_are_trained_by_the_same_script(tmp_path: Path, name: str) -> None:
+    config = load_config(name)
+    schedule = replace(config.schedule, steps=1, batch=2)
+    report = train(replace(config, schedule=schedule, evaluation=Evaluation(clips=2)), tmp_path)
+    assert report["training"]["model"]["head"] == config.model.head != "class"
+    assert report["test"]["n"] == 2
 
 
 def test_tensorboard_events(tmp_path: Path) -> None:
