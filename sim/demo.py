@@ -31,6 +31,7 @@ from spikeloom.quantize.video import read_clip
 
 from .picture import PictureClip, draw, spike_rates
 from .simulate import Rig, Simulation
+from .task_demo import draw_frames, held_out_clips, measure_frames, run_frames
 
 __all__ = ["HELD_OUT", "DemoResult", "demo"]
 
@@ -68,15 +69,15 @@ def demo(
     held_out: int = HELD_OUT, model: str | Path = MODEL, progress: Callable[[str], None] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> DemoResult:
-    """Run the demo network on held-out clips of moving digits, or on a video.
+    """Run a trained network on held-out clips of its task, or on a video.
 
     Args:
-        video: Video file to take the one clip from. None: moving digits.
+        video: Video file to take the one clip from. None: the task's own clips.
         clips: Held-out clips to simulate.
         preset: Machine to build.
         out: Directory to write to.
         held_out: Clips that the accuracy of float model and integer network is measured on.
-        model: Trained network for moving digits, as for `quantize`.
+        model: Trained network for a task of the project's, as for `quantize`.
         progress: Hears one line per step.
         show: Hears the lines of the result.
 
@@ -91,20 +92,18 @@ def demo(
     tell, say = progress or (lambda message: None), show or (lambda line: None)
     out = Path(out)
     network = load_model(model)
-    inputs, labels = _inputs(network, video, clips)
+    classes = network.config.head == "class"
+    inputs, targets = (_inputs if classes else _frame_inputs)(network, video, clips)
     quantised = quantize(network, out / "network", progress=tell)
     quantised.save(out / "report")
     built = build(out / "network", preset=preset, out=out, progress=tell)
     rig = Rig(out, progress=tell)
     _show_machine(say, network, rig, built)
-    accuracy = None
-    if video is None:
-        accuracy = _accuracy(network, rig.reference, held_out)
+    show_task: Any = _show_classes if classes else _show_frames
+    accuracy, simulation = show_task(
+        network, rig, inputs, targets, held_out if video is None else 0, out / "demo.png", say)
+    if accuracy is not None:
         write_report(out / "report" / "accuracy.json", accuracy)
-        _show_accuracy(say, accuracy)
-    shown = _run_clips(network, rig, inputs, labels, say)
-    simulation = rig.finish()
-    _draw(out / "demo.png", network, rig, shown, inputs, simulation)
     say(simulation.summary)
     say(f"picture {out / 'demo.png'}")
     say(f"report  {out / 'report' / 'bit_exact.json'}")
@@ -112,14 +111,53 @@ def demo(
                       report=out / "report" / "bit_exact.json")
 
 
+def _show_classes(
+    network: SpikeVideoFormer, rig: Rig, inputs: NDArray[np.uint8], labels: Sequence[dict[str, int] | None],
+    held_out: int, picture: Path, say: Callable[[str], None],
+) -> tuple[dict[str, Any] | None, Simulation]:
+    """Accuracy (None without `held_out` clips) and simulation of a classifier."""
+    accuracy = None
+    if held_out:
+        accuracy = _accuracy(network, rig.reference, held_out)
+        _show_accuracy(say, accuracy)
+    shown = _run_clips(network, rig, inputs, labels, say)
+    simulation = rig.finish()
+    _draw(picture, network, rig, shown, inputs, simulation)
+    return accuracy, simulation
+
+
+def _show_frames(
+    network: SpikeVideoFormer, rig: Rig, inputs: NDArray[np.uint8], targets: Mapping[str, NDArray[Any]] | None,
+    held_out: int, picture: Path, say: Callable[[str], None],
+) -> tuple[dict[str, Any] | None, Simulation]:
+    """The same of a network that says something of every frame."""
+    accuracy = measure_frames(network, rig, held_out, say) if held_out else None
+    shown = run_frames(network, rig, inputs, targets, say)
+    simulation = rig.finish()
+    draw_frames(picture, network, shown, _title(rig, simulation, len(shown)))
+    return accuracy, simulation
+
+
+def _frame_inputs(
+    model: SpikeVideoFormer, video: str | Path | None, clips: int
+) -> tuple[NDArray[np.uint8], Mapping[str, NDArray[Any]] | None]:
+    """Clips and the task's targets, None for a video."""
+    return held_out_clips(model, clips) if video is None else (_video_clip(model, video), None)
+
+
+def _video_clip(model: SpikeVideoFormer, video: str | Path) -> NDArray[np.uint8]:
+    """uint8[1, T, H, W, 3]."""
+    config = model.config
+    return read_clip(video, frames=config.frames, height=config.height, width=config.width)[None]
+
+
 def _inputs(
     model: SpikeVideoFormer, video: str | Path | None, clips: int
 ) -> tuple[NDArray[np.uint8], list[dict[str, int] | None]]:
     """Clips uint8[B, T, H, W, 3] and their labels by task, None for a video."""
-    config = model.config
     if video is not None:
-        return read_clip(video, frames=config.frames, height=config.height, width=config.width)[None], [None]
-    frames, digits, directions = Digits.of(config).clips.batch(range(clips), "test")
+        return _video_clip(model, video), [None]
+    frames, digits, directions = Digits.of(model.config).clips.batch(range(clips), "test")
     return frames, [{"digit": int(a), "direction": int(b)} for a, b in zip(digits, directions, strict=True)]
 
 
@@ -213,7 +251,7 @@ def _draw(
     path: Path, model: SpikeVideoFormer, rig: Rig, shown: Sequence[_Shown], inputs: NDArray[np.uint8],
     simulation: Simulation,
 ) -> None:
-    first, performance = shown[0], simulation.performance
+    first = shown[0]
     logits = {task: (_CLASS_NAMES[task], np.asarray(first.logits).ravel()[part])
               for task, part in model.config.task_slices.items()}
     clips = [
@@ -221,7 +259,10 @@ def _draw(
                     caption=f"label: {_words(item.label)}    RTL: {_words(item.rtl)}    "
                             + ("bit-exact" if item.exact else "NOT bit-exact"))
         for clip, item in zip(inputs, shown, strict=True)]
-    title = (f"Spikeloom: SpikeVideoFormer on simulated RTL, {performance['cycles'] // len(shown):,} cycles "
-             f"per clip of {rig.network.frames} frames, {simulation.bit_exact['compared']:,} values compared, "
-             f"{simulation.mismatches} differ")
-    draw(path, clips=clips, rates=first.rates, logits=logits, title=title)
+    draw(path, clips=clips, rates=first.rates, logits=logits, title=_title(rig, simulation, len(shown)))
+
+
+def _title(rig: Rig, simulation: Simulation, clips: int) -> str:
+    return (f"Spikeloom: SpikeVideoFormer on simulated RTL, {simulation.performance['cycles'] // clips:,} cycles "
+            f"per clip of {rig.network.frames} frames, {simulation.bit_exact['compared']:,} values compared, "
+            f"{simulation.mismatches} differ")

@@ -90,7 +90,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from .api import demo
 
     result = demo(
-        video=arguments.video, clips=arguments.clips, preset=arguments.preset, out=arguments.out,
+        model=arguments.model, video=arguments.video, clips=arguments.clips, preset=arguments.preset, out=arguments.out,
         held_out=arguments.held_out, progress=_Progress(), show=_show)
     return _status(result.mismatches)
 
@@ -267,13 +267,16 @@ def _command(
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "demo", _demo,
-        "Run the trained demo network through float model, integer reference and RTL simulation. Held-out clips of "
-        "moving handwritten digits, or any video file; ends with a picture and the path of the report.",
+        "Run a trained network through float model, integer reference and RTL simulation. Held-out clips of its "
+        "task (moving handwritten digits), or any video file; ends with a picture and the path of the report.",
         """
         spikeloom demo
         spikeloom demo --clips 5 --out build/demo
+        spikeloom demo --model walkers --held-out 200
         spikeloom demo --video holiday.mp4
         """)
+    parser.add_argument(
+        "--model", default="digits", help="trained network: name in the zoo, or a .safetensors file (%(default)s)")
     parser.add_argument("--video", type=Path, metavar="FILE", help="take the clip from this video file")
     parser.add_argument(
         "--clips", type=_positive, default=2, metavar="N", help="held-out clips to simulate (%(default)s)")
