@@ -81,6 +81,8 @@ class Core(enum.IntEnum):
     ARRAY = 0
     DEPTHWISE = 1
     HAMMING = 2
+    TEMPORAL = 3
+    """Machines with `temporal_unit` only."""
 
 
 class Mode(enum.IntEnum):
@@ -168,7 +170,7 @@ FIELDS: Mapping[Opcode, tuple[BitField, ...]] = {
     Opcode.COMPUTE: (
         _f("core", 2, "Core"), _f("chunk", 16, "first chunk header"), _f("chunks", 16, "chunks"),
         _f("rows", 16, "rows walked"), _f("cols", 16, "columns walked per row"),
-        _f("skip", 8, "columns at the start of a row that only fill the depthwise window"),
+        _f("skip", 8, "columns at the start of a row that only fill the depthwise window, or the counters of temporal"),
         _f("address", 20, "bank address of the first position"), _f("col_step", 20, "to the next column", signed=True),
         _f("row_step", 20, "from row start to row start", signed=True),
         _f("y", 16, "input row of the first position, tap offset excluded", signed=True),
@@ -204,11 +206,13 @@ FIELDS: Mapping[Opcode, tuple[BitField, ...]] = {
 
 CHUNK_COMMON: tuple[BitField, ...] = (
     _f("accumulate", 2, "Accumulate"), _f("negate", 1, "fill the tables with negated weights"),
-    _f("bipolar", 1, "inputs are 2s-1 (Hamming: M = 2 popcount(K & V) - popcount(V))"),
+    _f("bipolar", 1, "inputs are 2s-1 (Hamming: M = 2 popcount(K & V) - popcount(V); temporal: D - 2 popcount(Q ^ K))"),
     _f("load", 1, "fill the tables first; else reuse those of the chunk before"),
     _f("finish", 1, "Hamming: put the matrix out after this chunk"), _f("limbs", 2, "Hamming: limbs, 2 or 3"),
     _f("swap", 1, "use the tables of the chunk before the last, as they are (`load` is 0)"),
-    _f("reserved", 7), _f("operand", 16, "row of the weight buffer; Hamming: mask of valid rows (channels of K)"))
+    _f("lane", 3, "temporal: frame of K and V"), _f("reserved", 4),
+    _f("operand", 16, "row of the weight buffer; Hamming: mask of valid rows (channels of K); temporal: channels of a "
+       "head"))
 CHUNK_BANK: tuple[BitField, ...] = (
     _f("offset", 20, "added to the position's address", signed=True), _f("dy", 5, "added to y", signed=True),
     _f("dx", 5, "added to x", signed=True), _f("enable", 1, "0: the bank reads as zero"), _f("reserved", 1))

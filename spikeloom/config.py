@@ -21,6 +21,9 @@ GROUP_INPUTS = 4
 ACCUMULATOR_BITS = 24
 """Width of an accumulator, signed. The compiler proves that it cannot overflow."""
 
+SCORE_BITS = 12
+"""Width of a score of the temporal unit, signed: its heads have at most 2**11 - 1 channels."""
+
 
 def _power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
@@ -50,6 +53,7 @@ class MachineConfig:
         axi_ports: AXI4 master ports, 1, 2 or 4.
         adder: First two levels of the adder trees: "dsp" (slices DSP48E2, four 12-bit adders each) or "lut". The sums
             are the same.
+        temporal_unit: There is a unit for attention from frame to frame.
         clock_mhz: Clock that figures are quoted at. Not part of the hardware.
     """
 
@@ -68,6 +72,7 @@ class MachineConfig:
     line_bytes: int = 2048
     axi_ports: int = 4
     adder: str = "dsp"
+    temporal_unit: bool = False
     clock_mhz: float = 300.0
 
     def __post_init__(self) -> None:
@@ -96,6 +101,8 @@ class MachineConfig:
             raise ValueError(f"`load_groups` must divide the groups of the depthwise unit, not `{self.load_groups!r}`")
         if self.axi_ports not in (1, 2, 4):
             raise ValueError(f"`axi_ports` must be 1, 2 or 4, not `{self.axi_ports!r}`")
+        if not isinstance(self.temporal_unit, bool):
+            raise ValueError(f"`temporal_unit` must be True or False, not `{self.temporal_unit!r}`")
         if self.adder not in ("dsp", "lut"):
             raise ValueError(f"`adder` must be \"dsp\" or \"lut\", not `{self.adder!r}`")
 
@@ -186,14 +193,15 @@ _FLAGSHIP = MachineConfig()
 
 PRESETS: Mapping[str, MachineConfig] = MappingProxyType({
     "zcu104": _FLAGSHIP,
-    "zcu104-half": replace(_FLAGSHIP, banks=4, load_groups=2, depthwise_rows=4, spike_depth=8192),
+    "zcu104-half": replace(_FLAGSHIP, banks=4, load_groups=2, depthwise_rows=4, spike_depth=8192, temporal_unit=True),
     "small": replace(
         _FLAGSHIP, banks=2, output_words=1, load_groups=1, depthwise_rows=2, spike_depth=8192, chunk_depth=512,
-        accumulator_depth=256, residual_depth=512, line_bytes=512, axi_ports=2),
+        accumulator_depth=256, residual_depth=512, line_bytes=512, axi_ports=2, temporal_unit=True),
     "tiny": replace(
         _FLAGSHIP, lanes=4, word_channels=8, banks=2, output_words=1, load_groups=1, depthwise_rows=2,
         spike_depth=2048, weight_depth=512, chunk_depth=128, parameter_depth=16, accumulator_depth=64,
-        residual_depth=128, line_bytes=256, axi_ports=1, adder="lut"),
+        residual_depth=128, line_bytes=256, axi_ports=1, adder="lut",
+        temporal_unit=True),
 })
 """Named machines: `zcu104` (32,768 synaptic operations per cycle), `zcu104-half`, `small` (demo), `tiny` (tests)."""
 

@@ -143,7 +143,7 @@ class _Digest:
     def _compute(self, body: Mapping[str, int]) -> Compute:
         config, core = self._config, Core(body["core"])
         words = self._headers[body["chunk"]:body["chunk"] + body["chunks"]]
-        groups = {Core.ARRAY: config.groups, Core.DEPTHWISE: config.depthwise_groups, Core.HAMMING: 0}[core]
+        groups = {Core.ARRAY: config.groups, Core.DEPTHWISE: config.depthwise_groups}.get(core, 0)
         batches = self._common(words, "load") * (groups // config.load_groups)
         beats = np.zeros(len(words), np.int64)
         if core is Core.HAMMING:

@@ -1,7 +1,7 @@
 """Compute engine: executes COMPUTE, chunk by chunk.
 
     i -> chunk fetch -> table fill --chunk--> walker -> bank reader -> table engine | depthwise unit -> accumulators
-              |             |                   |            |                 ^
+              |             |                   |            |  | temporal unit ^
          chunk headers  table loader       spike banks       '-> Hamming unit  |  -> matrix
                             '----------- tables -------------------------------'
 
@@ -27,10 +27,16 @@ from .pipeline import delayed_flag
 from .table_engine import TableEngine
 from .table_fill import TableFill
 from .table_loader import TableLoader
+from .temporal import TemporalUnit
 from .walker import ADDRESS_BITS, BankReader, Walker
 
 SUMS_DELAY = 3
 """Cycles from the announcement of an update to its sums: they pass one register on their way to the adders."""
+
+_UPDATE = data.StructLayout({"valid": 1, "bank": 1, "mode": 2, "address": 16})
+
+Summing = TableEngine | DepthwiseUnit | TemporalUnit
+"""Units whose sums go to the accumulators."""
 
 
 def delay(m: Module, value: Value, cycles: int, name: str) -> Signal:
@@ -81,6 +87,7 @@ class ComputeEngine(wiring.Component):
         self.depthwise = DepthwiseUnit(config)
         self.accumulators = Accumulators(config, sums_delay=SUMS_DELAY)
         self.hamming = HammingUnit(config)
+        self.temporal = TemporalUnit(config) if config.temporal_unit else None
         if (most := TableLoader.latency - BankReader.latency + 1) < Walker.near:
             raise ValueError(f"`Walker.near` must be at most {most}, not `{Walker.near!r}`")
         bits, banks = config.beat_bits, config.banks
@@ -100,8 +107,14 @@ class ComputeEngine(wiring.Component):
     @property
     def flush_cycles(self) -> int:
         """Cycles from the last position until its accumulator is written and `done` comes."""
-        latency = BankReader.latency + max(self.engine.latency, self.depthwise.latency)
+        latency = BankReader.latency + max(unit.latency for unit, _ in self._units)
         return latency - SUMS_DELAY + self.accumulators.spacing
+
+    @property
+    def _units(self) -> list[tuple[Summing, Core]]:
+        """Those that make sums, the array first."""
+        units: list[tuple[Summing, Core]] = [(self.engine, Core.ARRAY), (self.depthwise, Core.DEPTHWISE)]
+        return units + ([(self.temporal, Core.TEMPORAL)] if self.temporal is not None else [])
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -121,6 +134,9 @@ class ComputeEngine(wiring.Component):
         self._walk(m, words)
         self._accumulate(m, words)
         self._connect_hamming(m, words)
+        if self.temporal is not None:
+            m.submodules.temporal = self.temporal
+            self._connect_temporal(m, self.temporal, words)
         return m
 
     def _prepare(self, m: Module) -> None:
@@ -193,38 +209,45 @@ class ComputeEngine(wiring.Component):
             self.spike_address.eq(reader.read_address), reader.read_data.eq(self.spike_data)]
         layout = data.StructLayout({
             "valid": 1, "emit": 1, "first": 1, "finish": 1, "core": 2, "half": 1, "accumulate": 2, "bank": 1,
-            "address": 16})
+            "address": 16, **self._temporal_tag})
         tag = Signal(layout, name="tag")
         m.d.comb += [
             tag.valid.eq(walker.valid), tag.emit.eq(walker.emit), tag.first.eq(walker.first),
             tag.finish.eq(walker.last & self.is_hamming & chunk.common.finish), tag.core.eq(chunk.body.core),
             tag.half.eq(self.half), tag.accumulate.eq(chunk.common.accumulate), tag.bank.eq(chunk.body.acc_bank),
             tag.address.eq(walker.pixel)]
+        if self.temporal is not None:
+            m.d.comb += [tag.lane.eq(chunk.common.lane), tag.bipolar.eq(chunk.common.bipolar),
+                         tag.width.eq(chunk.common.operand)]
         return data.View(layout, delay(m, tag.as_value(), BankReader.latency, "tag"))
 
     def _accumulate(self, m: Module, words: data.View) -> None:
-        """Words -> sums -> accumulators. Never are positions of both units in flight."""
+        """Words -> sums -> accumulators. Never are positions of two units in flight."""
         config, acc = self.config, self.accumulators
         for unit, core, banks in ((self.engine, Core.ARRAY, config.banks),
                                   (self.depthwise, Core.DEPTHWISE, config.depthwise_rows)):
             m.d.comb += [unit.words.eq(self.reader.words[:config.beat_bits * banks]), unit.half.eq(words.half),
                          unit.valid.eq(words.valid & (words.core == core))]
-        update = data.StructLayout({"valid": 1, "bank": 1, "mode": 2, "address": 16})
-        updates = []
-        for unit, core in ((self.engine, Core.ARRAY), (self.depthwise, Core.DEPTHWISE)):
-            now = Signal(update, name=f"{core.name.lower()}_update")
-            m.d.comb += [now.valid.eq(words.emit & (words.core == core)), now.bank.eq(words.bank),
-                         now.mode.eq(words.accumulate), now.address.eq(words.address)]
-            late = delay(m, now.as_value(), unit.latency - SUMS_DELAY, f"{core.name.lower()}_update")
-            updates.append(data.View(update, late))
-        chosen = Signal(update, name="update")
-        depthwise = delayed_flag(m, updates[1].valid, SUMS_DELAY, "depthwise_sums")[SUMS_DELAY]
+        updates = [(unit, self._update(m, words, unit, core)) for unit, core in self._units]
+        chosen, sums = updates[0][1].as_value(), Value.cast(self.engine.sums)
+        for unit, update in updates[1:]:
+            chosen = Mux(update.valid, update.as_value(), chosen)
+            adding = delayed_flag(m, update.valid, SUMS_DELAY, f"{type(unit).__name__}_adds")[SUMS_DELAY]
+            sums = Mux(adding, self._widen(unit), sums)
+        last = Signal(_UPDATE, name="update")
         m.d.comb += [
-            chosen.eq(Mux(updates[1].valid, updates[1].as_value(), updates[0].as_value())),
-            acc.valid.eq(chosen.valid), acc.bank.eq(chosen.bank), acc.address.eq(chosen.address),
-            acc.mode.eq(chosen.mode), acc.sums.eq(Mux(depthwise, self._widen_depthwise(), self.engine.sums)),
+            last.eq(chosen), acc.valid.eq(last.valid), acc.bank.eq(last.bank), acc.address.eq(last.address),
+            acc.mode.eq(last.mode), acc.sums.eq(sums),
             acc.read_bank.eq(self.acc_bank), acc.read_address.eq(self.acc_address), acc.read_word.eq(self.acc_word),
             self.acc_data.eq(acc.read_data)]
+
+    def _update(self, m: Module, words: data.View, unit: Summing, core: Core) -> data.View:
+        """The update of the accumulators by a unit, `SUMS_DELAY` cycles ahead of its sums."""
+        now = Signal(_UPDATE, name=f"{core.name.lower()}_update")
+        m.d.comb += [now.valid.eq(words.emit & (words.core == core)), now.bank.eq(words.bank),
+                     now.mode.eq(words.accumulate), now.address.eq(words.address)]
+        late = delay(m, now.as_value(), unit.latency - SUMS_DELAY, f"{core.name.lower()}_update")
+        return data.View(_UPDATE, late)
 
     def _connect_hamming(self, m: Module, tag: data.View) -> None:
         bits, unit, common = self.config.beat_bits, self.hamming, self.chunk.common
@@ -236,11 +259,25 @@ class ComputeEngine(wiring.Component):
             unit.bipolar.eq(common.bipolar), unit.mask.eq(common.operand), unit.limbs.eq(common.limbs)]
         wiring.connect(m, unit.o, wiring.flipped(self.matrix))
 
-    def _widen_depthwise(self) -> ValueLike:
-        """The depthwise sums on word 0 of the array's outputs, zero on the others."""
+    @property
+    def _temporal_tag(self) -> dict[str, int]:
+        """What the temporal unit needs with a position."""
+        if self.temporal is None:
+            return {}
+        return {"lane": len(self.temporal.lane), "bipolar": 1, "width": len(self.temporal.width)}
+
+    def _connect_temporal(self, m: Module, unit: TemporalUnit, tag: data.View) -> None:
+        m.d.comb += [
+            unit.words.eq(self.reader.words[:2 * self.config.beat_bits]), unit.emit.eq(tag.emit),
+            unit.valid.eq(tag.valid & (tag.core == Core.TEMPORAL)), unit.lane.eq(tag.lane),
+            unit.bipolar.eq(tag.bipolar), unit.width.eq(tag.width)]
+
+    def _widen(self, unit: Summing) -> ValueLike:
+        """The sums of a unit on word 0 of the array's outputs, zero on the others."""
         config = self.config
-        narrow = len(self.depthwise.sums) // config.beat_bits
+        given = Value.cast(unit.sums)
+        narrow = len(given) // config.beat_bits
         wide = len(self.engine.sums) // (config.outputs * config.lanes)
-        values = [self.depthwise.sums[narrow * i:narrow * (i + 1)].as_signed() for i in range(config.beat_bits)]
+        values = [given[narrow * i:narrow * (i + 1)].as_signed() for i in range(config.beat_bits)]
         extended = [Cat(v, v[-1].replicate(wide - narrow)) if wide > narrow else v[:wide] for v in values]
         return Cat(*extended)

@@ -28,7 +28,7 @@ def filled_layout(config: MachineConfig) -> data.StructLayout:
 
 def loads(chunk: data.View) -> Value:
     """The chunk has tables of its own."""
-    return chunk.common.load & (chunk.body.core != Core.HAMMING)
+    return chunk.common.load & ((chunk.body.core == Core.ARRAY) | (chunk.body.core == Core.DEPTHWISE))
 
 
 class TableFill(wiring.Component):

@@ -40,6 +40,7 @@ from .program import OperatorInfo, Program
 from .residual import Chain, Residuals, place_residuals, rolling_chains
 from .runner import Runner
 from .schedule import Step, insert_tokens
+from .temporal import lower_temporal
 from .work import Job, Lowered
 
 
@@ -138,7 +139,7 @@ def _lower(
         if isinstance(operator, Upsample):
             return Lowered((index,), on_chip=(operator.output,))
         if isinstance(operator, TemporalAttend):
-            raise MappingError("the machine has no temporal unit")
+            return lower_temporal(emitter, network, places, operator, residuals)
         assert isinstance(operator, KeyValue)
         if operator.per_frame:
             raise MappingError("K^T V of every frame is not compiled yet")

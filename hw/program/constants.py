@@ -63,6 +63,7 @@ class Chunk:
     swap: bool = False
     finish: bool = False
     limbs: int = 0
+    lane: int = 0
 
 
 def pack_headers(chunks: list[Chunk], weight_row: int, config: MachineConfig) -> bytes:
@@ -73,7 +74,7 @@ def pack_headers(chunks: list[Chunk], weight_row: int, config: MachineConfig) ->
 def _pack_header(chunk: Chunk, weight_row: int, config: MachineConfig) -> bytes:
     words = [pack_fields(CHUNK_COMMON, {
         "accumulate": chunk.accumulate, "negate": chunk.negate, "bipolar": chunk.bipolar, "load": chunk.load,
-        "swap": chunk.swap,
+        "swap": chunk.swap, "lane": chunk.lane,
         "finish": chunk.finish, "limbs": chunk.limbs, "operand": chunk.operand + weight_row}, "chunk header")]
     for bank in chunk.banks:
         values = {} if bank is None else {"offset": bank.offset, "dy": bank.dy, "dx": bank.dx, "enable": 1}

@@ -1,4 +1,4 @@
-"""COMPUTE in NumPy: walker, table engine, depthwise unit, Hamming unit."""
+"""COMPUTE in NumPy: walker, table engine, depthwise unit, Hamming unit, temporal unit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeloom.arithmetic import LIMB_BITS, split_limbs
-from spikeloom.config import ACCUMULATOR_BITS, GROUP_INPUTS, MachineConfig
+from spikeloom.config import ACCUMULATOR_BITS, GROUP_INPUTS, SCORE_BITS, MachineConfig
 from spikeloom.hw.isa import CHUNK_BANK, CHUNK_COMMON, Accumulate, Core, Target, unpack_fields
 
 from .constants import unpack_weights
@@ -46,6 +46,8 @@ class ComputeModel:
                     self._accumulate(body, common, self._depthwise(body, common, bits))
                 case Core.HAMMING:
                     beats += self._hamming(common, bits[0], bits[1])
+                case Core.TEMPORAL:
+                    self._accumulate(body, common, self._temporal(body, common, bits[0], bits[1]))
         return beats
 
     def _read_bank(self, body: Body, bank: Memory, header: Body) -> NDArray[np.uint8]:
@@ -100,6 +102,23 @@ class ComputeModel:
                 weight = taps[r, tap, :config.word_channels].astype(np.int64)
                 sums[:, :, :config.word_channels] += shifted[:, body["skip"]:] * weight[:, None]
         return sums.reshape(-1, config.outputs, config.lanes)
+
+    def _temporal(
+        self, body: Body, common: Body, first: NDArray[np.uint8], second: NDArray[np.uint8]
+    ) -> NDArray[np.int64]:
+        config, skip, lane = self.config, body["skip"], common["lane"]
+        if not config.temporal_unit:
+            raise InterpreterError("the machine has no temporal unit")
+        if body["cols"] != skip + 1 or lane >= config.lanes:
+            raise InterpreterError(f"temporal unit: {body['cols']} columns, {skip} skipped, lane {lane}")
+        query, key = first[:, :skip].astype(np.int64), second[:, :skip, :, lane, None].astype(np.int64)
+        found = ((query ^ key) if common["bipolar"] else query & key).sum(axis=(1, 2))  # [pixel, lane]
+        score = common["operand"] - 2 * found if common["bipolar"] else found
+        if score.size and np.abs(score).max() >= 1 << SCORE_BITS - 1:
+            raise InterpreterError(f"temporal unit: a score exceeds {SCORE_BITS} bits")
+        sums = np.zeros((len(score), config.outputs, config.lanes), dtype=np.int64)
+        sums[:, :config.word_channels] = first[:, skip, :, lane, None] * score[:, None]
+        return sums
 
     def _accumulate(self, body: Body, common: Body, sums: NDArray[np.int64]) -> None:
         memory = self.accumulators[body["acc_bank"]]

@@ -7,7 +7,17 @@ from dataclasses import replace
 from spikeloom.arithmetic import limb_count
 from spikeloom.bounds import keyvalue_bound
 from spikeloom.config import MachineConfig
-from spikeloom.network import Accumulating, Attend, Conv, Depthwise, KeyValue, Network, Upsample, outputs_of
+from spikeloom.network import (
+    Accumulating,
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Network,
+    TemporalAttend,
+    Upsample,
+    outputs_of,
+)
 
 from .emitter import Emitter, align
 from .errors import MappingError
@@ -71,6 +81,11 @@ def channel_groups(network: Network, config: MachineConfig) -> dict[str, int]:
             source = network.producer(operator.keyvalue)
             assert isinstance(source, KeyValue)
             sets.join([operator.query, source.key, *outputs])
+        if isinstance(operator, TemporalAttend):
+            sets.join([operator.query, operator.key, operator.value, *outputs])
+            channels = network.tensors[operator.query].channels
+            width = ChannelMap.of(channels, channels // operator.heads, config).group
+            wanted.append((operator.query, width, operator.name))
         if isinstance(operator, Depthwise):
             sets.join([operator.input, *outputs])
         if isinstance(operator, Conv):

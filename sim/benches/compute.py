@@ -13,7 +13,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from spikeloom.config import ACCUMULATOR_BITS, GROUP_INPUTS, MachineConfig
+from spikeloom.config import ACCUMULATOR_BITS, GROUP_INPUTS, SCORE_BITS, MachineConfig
 from spikeloom.hw.gateware.accumulator import Accumulators
 from spikeloom.hw.gateware.buffers import RowBuffer, SpikeBanks
 from spikeloom.hw.isa import CHUNK_BANK, CHUNK_COMMON, FIELDS, Accumulate, Core, Opcode, Target, pack_fields
@@ -29,6 +29,9 @@ SLOTS = 8
 
 CHUNKS = 4
 """Most chunks of an instruction."""
+
+TABLES = (Core.ARRAY, Core.DEPTHWISE)
+"""Units that have tables."""
 
 
 @dataclass
@@ -85,7 +88,7 @@ class Maker:
         chunks = [self._chunk(body, number, slot) for number in range(body["chunks"])]
         present: dict[str, int] = {}
         other: dict[str, int] = {}
-        for common in chunks if core is not Core.HAMMING else []:
+        for common in chunks if core in TABLES else []:
             choice = rng.random()
             if present and choice < 0.3:  # the tables of the chunk before
                 common |= present | {"load": 0}
@@ -111,6 +114,8 @@ class Maker:
             return same | {"chunks": rng.randint(1, CHUNKS)}
         rows, cols = rng.choice([(1, 1), (1, 2), (2, 3), (5, 8), (8, 8), (1, 64), (9, 7), (16, 6), (8, 16)])
         skip = rng.randint(0, 6) if core is Core.DEPTHWISE else 0
+        if core is Core.TEMPORAL:  # a pixel per row
+            rows, cols, skip = rows * cols, 1, rng.randint(0, 5)
         place = {"acc_bank": rng.getrandbits(1)}
         if before and before.pixels and rng.random() < 0.3:  # the last pixel of the one before is the first one now
             last = before.body["acc_base"] + before.pixels - 1
@@ -119,9 +124,9 @@ class Maker:
         return place | {
             "chunks": rng.randint(1, CHUNKS), "rows": rows, "cols": cols + skip, "skip": skip,
             "address": rng.randint(400, self.config.spike_depth - 1200), "col_step": rng.randint(-3, 4),
-            "row_step": rng.randint(-9, 40), "y": rng.randint(-3, 3), "x": rng.randint(-3, 3),
-            "y_step": rng.randint(0, 2), "x_step": rng.randint(0, 2), "height": rng.randint(1, 40),
-            "width": rng.randint(1, 40)}
+            "row_step": rng.randint(-2, 4) if core is Core.TEMPORAL else rng.randint(-9, 40),
+            "y": rng.randint(-3, 3), "x": rng.randint(-3, 3), "y_step": rng.randint(0, 2),
+            "x_step": rng.randint(0, 2), "height": rng.randint(1, 40), "width": rng.randint(1, 40)}
 
     def _chunk(self, body: dict[str, int], number: int, slot: int) -> dict[str, int]:
         """Common word of a chunk header; no accumulator overflows."""
@@ -133,7 +138,7 @@ class Maker:
             return {"accumulate": Accumulate.ZERO if clear else Accumulate.KEEP, "bipolar": rng.getrandbits(1),
                     "finish": rng.getrandbits(1), "limbs": rng.choice([2, 3]),
                     "operand": rng.getrandbits(config.word_channels)}
-        largest = 127 * config.inputs
+        largest = 127 * config.inputs if body["core"] in TABLES else (1 << SCORE_BITS - 1) - 1
         pixels = body["rows"] * (body["cols"] - body["skip"])
         bounds = self.bounds[body["acc_bank"], body["acc_base"]:body["acc_base"] + pixels]
         scales = {Accumulate.KEEP: 1, Accumulate.DOUBLE: 2, Accumulate.LIMB: 128}
@@ -141,6 +146,9 @@ class Maker:
                  and bounds.max() * scale + largest < 1 << ACCUMULATOR_BITS - 1]
         mode = rng.choice([*modes, Accumulate.ZERO])
         bounds[:] = largest + (bounds * scales[mode] if mode in scales else 0)
+        if body["core"] == Core.TEMPORAL:
+            return {"accumulate": mode, "bipolar": rng.getrandbits(1), "lane": rng.randrange(config.lanes),
+                    "operand": rng.randint(0, 2047), "load": rng.getrandbits(1)}
         rows = config.chunk_rows
         return {"accumulate": mode, "negate": rng.getrandbits(1), "load": 1,
                 "bipolar": rng.getrandbits(1) if body["core"] == Core.ARRAY else 0,
@@ -286,7 +294,7 @@ async def computes(dut):
     _, rng, maker = bench()
     await support.start(dut)
     for stall in (0.0, 0.4):
-        cores = rng.choices(list(Core), [4, 2, 1], k=50)
+        cores = rng.choices(list(Core), [4, 2, 1, 2], k=50)
         for number in range(1, len(cores)):
             cores[number] = cores[number - 1] if rng.random() < 0.5 else cores[number]
         works = [maker.make(core) for core in cores]

@@ -20,21 +20,22 @@ from spikeloom.hw.program.interpreter import Interpreter
 from spikeloom.hw.program.layout import Region
 from spikeloom.hw.program.memory import InterpreterError
 from spikeloom.hw.program.program import Program
-from spikeloom.network import Network, NetworkError, Upsample
+from spikeloom.network import Network, NetworkError, Neuron, TemporalAttend, Tensor, Upsample
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
 MACHINES = {
-    "tiny": preset("tiny"), "small": preset("small"), "zcu104": preset("zcu104"),
+    "tiny": preset("tiny"), "small": preset("small"), "zcu104": replace(preset("zcu104"), temporal_unit=True),
     # few lanes, tables filled in parallel, two beats per row of K^T V, odd depths
     "cramped": MachineConfig(
         lanes=4, word_channels=16, banks=4, output_words=2, load_groups=2, depthwise_rows=4, spike_depth=1022,
-        weight_depth=64, chunk_depth=16, parameter_depth=16, accumulator_depth=30, residual_depth=34, line_bytes=256),
+        weight_depth=64, chunk_depth=16, parameter_depth=16, accumulator_depth=30, residual_depth=34, line_bytes=256,
+        temporal_unit=True),
     # many banks: words in several of them; one accumulator word; window rows one by one
     "wide": MachineConfig(
         lanes=8, word_channels=8, banks=8, output_words=1, load_groups=1, depthwise_rows=1, spike_depth=700,
         weight_depth=128, chunk_depth=64, parameter_depth=16, accumulator_depth=50, residual_depth=16,
-        line_bytes=512)}
+        line_bytes=512, temporal_unit=True)}
 
 
 def _check(network: Network, config: MachineConfig, seed: int, interleavings: int = 1) -> Program:
@@ -95,6 +96,34 @@ def test_enlarged_output_is_refused(builder):
     made.upsample(made.conv(kind="residual"))
     with pytest.raises(MappingError, match="operator upsample1: an enlarged map cannot be the output"):
         compile_network(made.network, preset("tiny"))
+
+
+@pytest.mark.parametrize("seed", [2, 8, 11, 12, 16, 72])
+def test_temporal_attention(seed):
+    """One to six lane groups, heads of a channel, of 45 and of whole words, maps of many tiles."""
+    network = random_network(seed, theme="temporal")
+    for name in ("tiny", "wide") if seed % 8 else ("small", "cramped"):
+        _check(network, MACHINES[name], seed)
+
+
+def test_temporal_attention_is_refused():
+    network = random_network(2, theme="temporal")
+    with pytest.raises(MappingError, match=r"operator temporal6: the machine has no unit for .* \(`temporal_unit`\)"):
+        compile_network(network, preset("zcu104"))
+    shallow = replace(MACHINES["cramped"], spike_depth=16)
+    with pytest.raises(MappingError, match=r"rows of \d+ words do not fit half of a spike bank \(8 words\)"):
+        compile_network(network, shallow)
+
+
+def test_wide_heads_of_temporal_attention_are_refused():
+    spikes = Tensor(name="in", kind="spikes", channels=2048)
+    neuron = Neuron(mode="planes", bias="zero", shift="zero", planes="out")
+    network = Network(
+        frames=1, tensors={"in": spikes, "out": replace(spikes, name="out", kind="planes")},
+        arrays={"zero": np.zeros(2048, np.int32)}, input="in", output="out", operators=[TemporalAttend(
+            name="attend", query="in", key="in", value="in", heads=1, bipolar=True, neuron=neuron)])
+    with pytest.raises(MappingError, match="operator attend: heads of 2048 channels exceed the scores of 12 bits"):
+        compile_network(network, preset("tiny"))
 
 
 @pytest.mark.slow
