@@ -17,7 +17,7 @@ from torch import Tensor
 from .folding import PIXELS, FloatStage
 from .heads import enlarge
 from .neurons import LIF
-from .reference import pad_colour, split_heads
+from .reference import pad_colour, split_frames, split_heads, split_pixels
 
 SAMPLES = 1 << 16
 """Values kept per tensor and batch to choose a format by."""
@@ -82,8 +82,9 @@ def run_float(
 
 
 def key_value(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """K^T V of a stage: [B, heads, D, D]."""
-    key, value = (split_heads(values[n].to(dtype), stage.heads) for n in stage.inputs)
+    """K^T V of a stage: [B, heads, D, D], of every frame [T, B, heads, D, D]."""
+    split = split_frames if stage.per_frame else split_heads
+    key, value = (split(values[n].to(dtype), stage.heads) for n in stage.inputs)
     return (2 * key - 1 if stage.bipolar else key).transpose(-2, -1) @ value
 
 
@@ -92,10 +93,18 @@ def accumulate(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dty
     x = values[stage.inputs[0]]
     if stage.kind == "attend":
         assert stage.scale is not None
-        q = split_heads(x.to(dtype), stage.heads)
+        q = (split_frames if stage.per_frame else split_heads)(x.to(dtype), stage.heads)
         y = (2 * q - 1 if stage.bipolar else q) @ values[stage.inputs[1]]
         t, b, c, h, w = x.shape
-        return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0) * _per_channel(stage.scale, dtype)
+        y = y.transpose(-2, -1)
+        y = y.reshape(x.shape) if stage.per_frame else y.reshape(b, c, t, h, w).movedim(2, 0)
+        return y * _per_channel(stage.scale, dtype)
+    if stage.kind == "temporal":
+        assert stage.scale is not None
+        q, k, v = (split_pixels(values[n].to(dtype), stage.heads) for n in stage.inputs)
+        q, k = (2 * q - 1, 2 * k - 1) if stage.bipolar else (q, k)
+        y = (q @ k.transpose(-2, -1) @ v).permute(3, 0, 1, 4, 2).reshape(x.shape)
+        return y * _per_channel(stage.scale, dtype)
     assert stage.weight is not None
     steps, weight, padding = x.shape[:2], stage.weight.to(dtype), stage.padding
     x = x.flatten(0, 1).to(dtype)

@@ -23,7 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from .heads import LEVELS, Pyramid
-from .layers import DOT_SCALE, MSMLP, DownSampling, MSAttention, MSBlock, MSConvBlock, RepConv, SepConv
+from .layers import (
+    DOT_SCALE,
+    MSMLP,
+    Attention,
+    DownSampling,
+    FactorisedAttention,
+    MSAttention,
+    MSBlock,
+    MSConvBlock,
+    RepConv,
+    SepConv,
+)
 from .models import SpikeVideoFormer
 from .neurons import NeuronConfig
 
@@ -39,18 +50,20 @@ class FloatStage:
     """One operator with its neuron stage, in real numbers.
 
     `value = scale * accumulator + bias` where the accumulator is a convolution of `inputs[0]` with `weight`, or the
-    product of query `inputs[0]` and K^T V `inputs[1]`; a `keyvalue` makes K^T V of `inputs` = (key, value), an
-    `upsample` enlarges the residual tensor `inputs[0]` twice by nearest neighbour.
+    product of query `inputs[0]` and K^T V `inputs[1]`, or (`temporal`) the attention from frame to frame of
+    `inputs` = (query, key, value); a `keyvalue` makes K^T V of `inputs` = (key, value), an `upsample` enlarges the
+    residual tensor `inputs[0]` twice by nearest neighbour.
 
     Attributes:
         name: Module path, which is the name of the integer operator too.
-        kind: conv, depthwise, keyvalue, attend or upsample.
+        kind: conv, depthwise, keyvalue, attend, temporal or upsample.
         inputs: Tensor names.
         weight: float64[Co, Ci, k, k]; of pixels, per code.
         bias: float64[C].
-        scale: float64[C], attend only.
+        scale: float64[C], attend and temporal only.
         pad: float64[3] codes around pixels.
-        heads, bipolar: Of keyvalue and attend.
+        heads, bipolar: Of keyvalue, attend and temporal.
+        per_frame: Of keyvalue and attend: K^T V is one of each frame.
         mode: direct, residual, planes or logits.
         neuron: What fires on the value, None if nothing does.
         shortcut: Residual tensor that is added.
@@ -69,6 +82,7 @@ class FloatStage:
     padding: int = 0
     heads: int = 1
     bipolar: bool = False
+    per_frame: bool = False
     mode: str = "direct"
     neuron: NeuronConfig | None = None
     shortcut: str | None = None
@@ -175,8 +189,7 @@ class _Folder:
             elif isinstance(module, MSConvBlock):
                 self.conv_block(name, module)
             elif isinstance(module, MSBlock):
-                self.attention(f"{name}.attn", module.attn)
-                self.mlp(f"{name}.mlp", module.mlp)
+                self.block(name, module)
             else:
                 raise TypeError(f"`{name}` is a {type(module).__name__}, which has no folded form")
             self.levels[name.split(".")[0]] = self.spikes
@@ -243,25 +256,49 @@ class _Folder:
         planes = self.depthwise(f"{name}.depthwise", planes, (folded.depthwise, zero))
         return f"{name}.last", planes, (folded.last, folded.bias)
 
+    def block(self, name: str, module: MSBlock) -> None:
+        if isinstance(module.attn, FactorisedAttention):
+            self.factorised(f"{name}.attn", module.attn)
+        else:
+            self.attention(f"{name}.attn", module.attn)
+        if module.attn_time is not None:
+            self.attention(f"{name}.attn_time", module.attn_time)
+        self.mlp(f"{name}.mlp", module.mlp)
+
     def attention(self, name: str, module: MSAttention) -> None:
+        attended = self.attend(name, module)
+        self.onto_stream(*self.repconv(f"{name}.proj_conv", attended, module.proj_conv))
+
+    def factorised(self, name: str, module: FactorisedAttention) -> None:
+        """The projection of a sum of spikes is the sum of two projections, with the bias once."""
+        space = self.attend(f"{name}.space", module.space)
+        attended = self.attend(f"{name}.time", module.time)
+        first, source, (weight, bias) = self.repconv(f"{name}.proj_conv.space", space, module.proj_conv)
+        self.onto_stream(first, source, (weight, bias), neuron=None)
+        last, source, (weight, _) = self.repconv(f"{name}.proj_conv.time", attended, module.proj_conv)
+        self.onto_stream(last, source, (weight, 0 * bias))
+
+    def attend(self, name: str, module: Attention) -> str:
+        """The spikes of an attention's neuron."""
         made = {}
         for part in ("q", "k", "v"):
             last = self.repconv(f"{name}.{part}_conv", self.spikes, module.get_submodule(f"{part}_conv"))
             made[part] = self.conv(*last, neuron=self.neuron_of(module, f"{part}_lif"))
         bipolar = module.attention == "hamming"
-        common = {"heads": module.heads, "bipolar": bipolar}
-        keyvalue = self.add(f"{name}.kv", "keyvalue", (made["k"], made["v"]), **common)
+        common: dict[str, object] = {"heads": module.heads, "bipolar": bipolar}
         if module.attn_bn is not None:
             scale, bias = batch_norm(module.attn_bn)
             scale = scale / (2 * module.dim)
         else:
             scale = torch.full((module.dim,), DOT_SCALE, dtype=torch.float64, device=self.device)
             bias = torch.zeros_like(scale)
-        attended = self.add(
-            f"{name}.attend", "attend", (made["q"], keyvalue), scale=scale, bias=bias,
-            neuron=self.neuron_of(module, "attn_lif"), **common)
-        name, source, weights = self.repconv(f"{name}.proj_conv", attended, module.proj_conv)
-        self.onto_stream(name, source, weights)
+        stage: dict[str, object] = {
+            **common, "scale": scale, "bias": bias, "neuron": self.neuron_of(module, "attn_lif")}
+        if module.scope == "pixel":
+            return self.add(f"{name}.attend", "temporal", (made["q"], made["k"], made["v"]), **stage)
+        frames: dict[str, object] = {"per_frame": module.scope == "frame"}
+        keyvalue = self.add(f"{name}.kv", "keyvalue", (made["k"], made["v"]), **common, **frames)
+        return self.add(f"{name}.attend", "attend", (made["q"], keyvalue), **stage, **frames)
 
     def mlp(self, name: str, module: MSMLP) -> None:
         hidden = self.conv(

@@ -20,9 +20,13 @@ from .neurons import LIF, NeuronConfig
 
 __all__ = [
     "ATTENTIONS",
+    "DESIGNS",
     "MSMLP",
+    "SCOPES",
+    "Attention",
     "BNAndPadLayer",
     "DownSampling",
+    "FactorisedAttention",
     "MSAttention",
     "MSBlock",
     "MSConvBlock",
@@ -33,6 +37,25 @@ __all__ = [
 ]
 
 ATTENTIONS = ("hamming", "dot")
+
+SCOPES = ("clip", "frame", "pixel")
+"""Tokens that attend to each other: all of the clip, those of a frame, those of a pixel (from frame to frame)."""
+
+DESIGNS = ("joint", "spatial", "neuron", "hierarchical", "factorised")
+"""Where attention looks in space and time; D = channels:
+
+    joint         one module over all tokens of the clip (released network), 4 D^2 parameters
+    neuron        one module, within each frame: only membrane potentials carry time
+    spatial       the same, and every neuron memoryless
+    hierarchical  one module within each frame, then one from frame to frame within each pixel, 8 D^2
+    factorised    queries, keys and values for both, their spikes added in front of one projection, 7 D^2
+
+The released code has joint, and attention within each frame as a mode of the dot product. The others follow the
+descriptions and parameter counts of the paper's ablation; what those leave open is inferred: that hierarchical is
+spatial first, each module with a shortcut of its own; that factorised adds behind the neurons; that all scales
+(1/2C, 1/8) are those of the joint attention.
+"""
+
 DOT_SCALE = 0.125
 DOT_THRESHOLD = 0.5
 
@@ -167,7 +190,7 @@ class RepConv(nn.Module):
 def hamming_attention(q: Tensor, k: Tensor, v: Tensor, *, channels: int) -> Tensor:
     """Spike-driven Hamming attention, ``(2Q-1) ((2K-1)^T V) / (2 C)``.
 
-    Spikes ``float[B, heads, N, d]`` with values in {0, 1} and ``N`` tokens; result of the same shape.
+    Spikes ``float[..., N, d]`` with values in {0, 1} and ``N`` tokens; result of the same shape.
     ``C`` is the full width ``channels``, not the head's. The constant 1/2 of the paper's similarity is
     dropped, as in the released code; the batch norm that follows absorbs it.
     """
@@ -179,11 +202,11 @@ def dot_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return q @ (k.transpose(-2, -1) @ v) * DOT_SCALE
 
 
-class MSAttention(nn.Module):
-    """Joint space-time attention over all ``T * H * W`` tokens, linear in their number.
+class Attention(nn.Module):
+    """Queries, keys, values and the attention's own neuron: spikes to spikes, ``[T, B, C, H, W]`` both.
 
-    ``s = LIF(x)``; ``q, k, v = LIF(conv(s))``; ``y = attention(q, k, v)``; Hamming: ``y = LIF(BN(y))``,
-    dot: ``y = LIF(y)`` with threshold 0.5; result ``proj(y)``.
+    ``q, k, v = LIF(conv(s))``; ``y = attention(q, k, v)``; Hamming: ``LIF(BN(y))``, dot: ``LIF(y)`` with
+    threshold 0.5.
 
     Parameters
     ----------
@@ -193,12 +216,15 @@ class MSAttention(nn.Module):
         ``"hamming"`` or ``"dot"``.
     neuron : NeuronConfig
         All neurons; the threshold of the dot product's own neuron is halved.
+    scope : str
+        What attends to each other, see :data:`SCOPES`.
     """
 
-    def __init__(self, dim: int, *, heads: int, attention: str, neuron: NeuronConfig) -> None:
+    def __init__(self, dim: int, *, heads: int, attention: str, neuron: NeuronConfig, scope: str = "clip") -> None:
         super().__init__()
-        self.dim, self.heads, self.attention = dim, heads, attention
-        self.head_lif = LIF(neuron)
+        if scope not in SCOPES:
+            raise ValueError(f"`scope` must be one of {', '.join(SCOPES)}, not `{scope!r}`")
+        self.dim, self.heads, self.attention, self.scope = dim, heads, attention, scope
         for name in ("q", "k", "v"):
             self.add_module(f"{name}_conv", nn.Sequential(RepConv(dim), nn.BatchNorm2d(dim)))
             self.add_module(f"{name}_lif", LIF(neuron))
@@ -206,33 +232,73 @@ class MSAttention(nn.Module):
         self.attn_bn = nn.BatchNorm2d(dim) if hamming else None
         factor = 1.0 if hamming else DOT_THRESHOLD
         self.attn_lif = LIF(replace(neuron, threshold=neuron.threshold * factor))
-        self.proj_conv = nn.Sequential(RepConv(dim), nn.BatchNorm2d(dim))
 
     def project(self, name: str, spikes: Tensor) -> Tensor:
         """Spikes of ``"q"``, ``"k"`` or ``"v"``: ``[T, B, C, H, W] -> [T, B, C, H, W]``."""
         return self.get_submodule(f"{name}_lif")(per_frame(self.get_submodule(f"{name}_conv"), spikes))
 
     def tokens(self, x: Tensor) -> Tensor:
-        """``[T, B, C, H, W] -> [B, heads, T*H*W, C / heads]``."""
+        """``[T, B, C, H, W]`` to ``[B, heads, N, C / heads]`` with N = T*H*W tokens (scope clip),
+        ``[B, heads, T, N, C / heads]`` with N = H*W (frame), ``[B, heads, H*W, N, C / heads]`` with N = T (pixel)."""
         t, b, _, h, w = x.shape
         x = x.reshape(t, b, self.heads, self.dim // self.heads, h * w)
-        return x.permute(1, 2, 0, 4, 3).flatten(2, 3)
+        if self.scope == "pixel":
+            return x.permute(1, 2, 4, 0, 3)
+        x = x.permute(1, 2, 0, 4, 3)
+        return x.flatten(2, 3) if self.scope == "clip" else x
 
     def frames(self, y: Tensor, shape: torch.Size) -> Tensor:
         """Inverse of :meth:`tokens` for the given ``[T, B, C, H, W]`` shape."""
         t, b, _, h, w = shape
+        if self.scope == "pixel":
+            return y.permute(3, 0, 1, 4, 2).reshape(shape)
         y = y.reshape(b, self.heads, t, h * w, self.dim // self.heads)
         return y.permute(2, 0, 1, 4, 3).reshape(shape)
 
-    def forward(self, x: Tensor) -> Tensor:
-        spikes = self.head_lif(x)
+    def attend(self, spikes: Tensor) -> Tensor:
+        """Spikes of the attention's neuron."""
         q, k, v = (self.tokens(self.project(name, spikes)) for name in ("q", "k", "v"))
         if self.attn_bn is not None:
-            y = self.frames(hamming_attention(q, k, v, channels=self.dim), x.shape)
+            y = self.frames(hamming_attention(q, k, v, channels=self.dim), spikes.shape)
             y = per_frame(self.attn_bn, y)
         else:
-            y = self.frames(dot_attention(q, k, v), x.shape)
-        return per_frame(self.proj_conv, self.attn_lif(y))
+            y = self.frames(dot_attention(q, k, v), spikes.shape)
+        return self.attn_lif(y)
+
+
+class MSAttention(Attention):
+    """``proj(attend(LIF(x)))``: one attention module of the residual stream; parameters as :class:`Attention`.
+
+    Scope ``"clip"`` is the joint space-time attention of the released network, over all ``T * H * W`` tokens and linear
+    in their number.
+    """
+
+    def __init__(self, dim: int, *, heads: int, attention: str, neuron: NeuronConfig, scope: str = "clip") -> None:
+        super().__init__(dim, heads=heads, attention=attention, neuron=neuron, scope=scope)
+        self.head_lif = LIF(neuron)
+        self.proj_conv = nn.Sequential(RepConv(dim), nn.BatchNorm2d(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return per_frame(self.proj_conv, self.attend(self.head_lif(x)))
+
+
+class FactorisedAttention(nn.Module):
+    """``proj(space(s) + time(s))``, ``s = LIF(x)``: attention within each frame and within each pixel.
+
+    Both have queries, keys, values and a neuron of their own; the spikes of both neurons are added (0, 1 or 2) in
+    front of one projection.
+    """
+
+    def __init__(self, dim: int, *, heads: int, attention: str, neuron: NeuronConfig) -> None:
+        super().__init__()
+        self.head_lif = LIF(neuron)
+        self.space = Attention(dim, heads=heads, attention=attention, neuron=neuron, scope="frame")
+        self.time = Attention(dim, heads=heads, attention=attention, neuron=neuron, scope="pixel")
+        self.proj_conv = nn.Sequential(RepConv(dim), nn.BatchNorm2d(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.head_lif(x)
+        return per_frame(self.proj_conv, self.space.attend(spikes) + self.time.attend(spikes))
 
 
 class MSMLP(nn.Module):
@@ -256,15 +322,35 @@ class MSMLP(nn.Module):
 
 
 class MSBlock(nn.Module):
-    """Transformer block of stages 3 and 4: ``x = x + attn(x)``, then ``x = x + mlp(x)``."""
+    """Transformer block of stages 3 and 4: ``x = x + attn(x)``, then ``x = x + mlp(x)``.
+
+    ``design``: of :data:`DESIGNS`; ``"hierarchical"`` has a second module in between, ``x = x + attn_time(x)``.
+    """
 
     def __init__(
-        self, dim: int, *, heads: int, mlp_ratio: int = 4, attention: str = "hamming", neuron: NeuronConfig
+        self, dim: int, *, heads: int, mlp_ratio: int = 4, attention: str = "hamming", design: str = "joint",
+        neuron: NeuronConfig
     ) -> None:
         super().__init__()
-        self.attn = MSAttention(dim, heads=heads, attention=attention, neuron=neuron)
+        self.attn: MSAttention | FactorisedAttention
+        self.attn_time: MSAttention | None = None
+        if design == "factorised":
+            self.attn = FactorisedAttention(dim, heads=heads, attention=attention, neuron=neuron)
+        else:
+            scope = "clip" if design == "joint" else "frame"
+            self.attn = MSAttention(dim, heads=heads, attention=attention, neuron=neuron, scope=scope)
+        if design == "hierarchical":
+            self.attn_time = MSAttention(dim, heads=heads, attention=attention, neuron=neuron, scope="pixel")
         self.mlp = MSMLP(dim, ratio=mlp_ratio, neuron=neuron)
+
+    @property
+    def branch_norms(self) -> list[nn.Module]:
+        """The last batch norm of every branch."""
+        attentions = [part for part in (self.attn, self.attn_time) if part is not None]
+        return [*(part.proj_conv[1] for part in attentions), self.mlp.fc2_bn]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(x)
+        if self.attn_time is not None:
+            x = x + self.attn_time(x)
         return x + self.mlp(x)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .heads import HEADS, LEVELS, Pyramid, check_pyramid
-from .layers import ATTENTIONS, DownSampling, MSBlock, MSConvBlock
+from .layers import ATTENTIONS, DESIGNS, DownSampling, MSBlock, MSConvBlock
 from .neurons import LIF, NeuronConfig
 
 __all__ = ["CONFIGS", "SpikeVideoFormer", "SpikeVideoFormerConfig", "build", "named_config"]
@@ -53,7 +53,10 @@ class SpikeVideoFormerConfig:
     strides : five ints
         Strides of downsample1_1, 1_2, 2, 3, 4.
     attention : str
-        ``"hamming"`` or ``"dot"``; both over all tokens of space and time.
+        ``"hamming"`` or ``"dot"``.
+    design : str
+        Where attention looks in space and time, see :data:`spikeloom.quantize.layers.DESIGNS`. ``"spatial"`` makes
+        ``neuron`` memoryless.
     neuron : NeuronConfig
         All neurons of the network.
     in_channels, height, width, frames : int
@@ -86,6 +89,7 @@ class SpikeVideoFormerConfig:
     sep_kernel: int = 7
     strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 1)
     attention: str = "hamming"
+    design: str = "joint"
     neuron: NeuronConfig = field(default_factory=NeuronConfig)
     in_channels: int = 3
     height: int = 224
@@ -110,6 +114,10 @@ class SpikeVideoFormerConfig:
                 raise ValueError(f"`{name}` must be odd and positive, not `{getattr(self, name)!r}`")
         if self.attention not in ATTENTIONS:
             raise ValueError(f"`attention` must be one of {', '.join(ATTENTIONS)}, not `{self.attention!r}`")
+        if self.design not in DESIGNS:
+            raise ValueError(f"`design` must be one of {', '.join(DESIGNS)}, not `{self.design!r}`")
+        if self.design == "spatial":
+            object.__setattr__(self, "neuron", replace(self.neuron, leak="memoryless"))
         if self.widths[0] % 2:
             raise ValueError(f"`widths[0]` must be even, not `{self.widths[0]!r}`")
         if any(h < 1 for h in self.stage_heads):
@@ -370,6 +378,7 @@ class SpikeVideoFormer(nn.Module):
                 heads=config.stage_heads[stage],
                 mlp_ratio=config.mlp_ratio,
                 attention=config.attention,
+                design=config.design,
                 neuron=config.neuron,
             )
             for _ in range(config.depths[stage])

@@ -27,7 +27,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikeloom.bounds import CURRENT_BITS, prove_bounds
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator, Upsample
+from spikeloom.network import (
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Lif,
+    Network,
+    Neuron,
+    Operator,
+    TemporalAttend,
+    Upsample,
+)
 from spikeloom.network import Tensor as Declaration
 
 from .calibration import batches, calibrate
@@ -166,7 +177,9 @@ class _Quantizer:
         key, value = stage.inputs
         name = stage.outputs["keyvalue"]
         self.declare(name, "keyvalue", self.network.tensors[key].channels, 1, 1)
-        return KeyValue(name=stage.name, key=key, value=value, heads=stage.heads, bipolar=stage.bipolar, output=name)
+        return KeyValue(
+            name=stage.name, key=key, value=value, heads=stage.heads, bipolar=stage.bipolar, output=name,
+            per_frame=stage.per_frame)
 
     def upsample(self, stage: FloatStage) -> Upsample:
         source, name = self.network.tensors[stage.inputs[0]], stage.outputs["residual"]
@@ -175,8 +188,13 @@ class _Quantizer:
 
     def operator(self, stage: FloatStage) -> Operator:
         source = self.network.tensors[stage.inputs[0]]
-        if stage.kind == "attend":
+        if stage.kind in ("attend", "temporal"):
             neuron = self.attend_neuron(stage, (source.height, source.width))
+            if stage.kind == "temporal":
+                query, key, value = stage.inputs
+                return TemporalAttend(
+                    name=stage.name, query=query, key=key, value=value, heads=stage.heads, bipolar=stage.bipolar,
+                    neuron=neuron)
             return Attend(
                 name=stage.name, query=stage.inputs[0], keyvalue=stage.inputs[1], bipolar=stage.bipolar, neuron=neuron)
         step, name = self.steps[stage.name], f"{stage.name}.weight"

@@ -26,7 +26,7 @@ def initialise(model: SpikeVideoFormer, *, drive: float = 1.4, branch: float = 0
         if isinstance(block, MSConvBlock):
             ends |= {block.Conv.bn2, block.bn2}
         elif isinstance(block, MSBlock):
-            ends |= {block.attn.proj_conv[1], block.mlp.fc2_bn}
+            ends.update(block.branch_norms)
     inside = {norm for conv in model.modules() if isinstance(conv, RepConv) for norm in conv.modules()}
     for norm in model.modules():
         if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) and norm not in inside:

@@ -55,6 +55,7 @@ def trained(config: SpikeVideoFormerConfig, weight_bits: int) -> QuantizationAwa
 
 @pytest.mark.parametrize(("change", "weight_bits"), [
     ({}, 8), ({}, 4), ({"attention": "dot"}, 4), ({"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
+    ({"design": "hierarchical"}, 8), ({"design": "factorised", "attention": "dot"}, 4),
     ({"head": "pose", "classes": 6, "tasks": ()}, 8),
     ({"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4)])
 def test_every_tensor_equals_the_integer_network(change, weight_bits) -> None:
