@@ -94,7 +94,8 @@ def _jobs(
         try:
             return lowered, in_order(lowered, room, residuals.barriers(network)), residuals
         except StuckError as error:
-            stuck = [r.chain for r in rolling if r.chain.first <= error.layer <= r.chain.last]
+            layers = next(part.layers for part in lowered if error.layer in part.layers)
+            stuck = [r.chain for r in rolling if r.chain.first <= layers[-1] and layers[0] <= r.chain.last]
             if not stuck:
                 raise
             refused.update(stuck)

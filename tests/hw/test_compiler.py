@@ -240,6 +240,11 @@ def test_a_spatial_sum_over_several_tiles(builder):
     _check(made.network, preset("tiny"), 4)
 
 
+def test_a_window_too_small_for_planes_that_are_handed_over():
+    """The operator that finds no room is the depthwise convolution, before the first one that writes the window."""
+    _check(random_network(226), preset("tiny"), 226)
+
+
 def test_two_clips_one_after_the_other(builder):
     """K^T V of the clip before lies in the program region and must not matter."""
     made = builder("spikes", 24, 4, 5)
