@@ -8,7 +8,7 @@ nothing here is the power of an FPGA. What a clip of T frames costs, taps on the
 
     operator             accumulates                                       twin
     conv on spikes       spikes x outputs that each of them reaches        all inputs x outputs that each reaches
-    depthwise on spikes  likewise, one output channel
+    depthwise on spikes  likewise, one output channel; an integer spike p counts as p spikes everywhere
     conv, depthwise on pixels or planes: values, not spikes: multiply-accumulates in both networks
     keyvalue             bipolar: spikes of V x D; else pairs of spikes    T*C*H*W * D
     attend               bipolar: T*C*H*W * D; else spikes of Q x D        T*C*H*W * D
@@ -27,7 +27,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend, Upsample
+from spikeloom.network import (
+    SPIKING,
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Network,
+    Operator,
+    TemporalAttend,
+    Upsample,
+)
 
 from .reference import Reference
 
@@ -100,7 +110,7 @@ def _count(network: Network, operator: Operator, values: Mapping[str, NDArray[An
         reached = _reached(network, operator)
         source = network.tensors[operator.input]
         dense = int(reached.sum()) * network.frames * source.channels
-        if source.kind != "spikes":
+        if source.kind not in SPIKING:
             return OperatorEnergy(operator=name, accumulates=0, macs=dense, twin_macs=dense)
         fired = values[operator.input].astype(np.int64).sum(axis=(0, 1))
         return OperatorEnergy(operator=name, accumulates=int((fired * reached).sum()), macs=0, twin_macs=dense)

@@ -13,6 +13,8 @@
     frames     q, k, v convolutions, K^T V and attention of every frame, projection + shortcut; only if asked for
     pyramid    convs of stride 2, then conv + upsampled residual for each on the way back; only if asked for
     temporal   q, k, v convolutions, attention from frame to frame, projection + shortcut; only if asked for by `theme`
+    integers   one of residual, separable, planes, dot, most of whose neurons, and those of all other segments but the
+               head's, fire integer spikes; only if asked for
 
 with kernels, strides, paddings, neuron variants, thresholds, shifts and weights over their legal ranges. Features take
 turns with the seed (`seed % len(THEMES)` is present for certain, `seed // len(THEMES) % len(PROFILES)` decides what is
@@ -32,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spikeloom.arithmetic import LEAKS, RESETS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX
+from spikeloom.arithmetic import LEAKS, LEVELS_MAX, RESETS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX
 from spikeloom.bounds import CURRENT_BITS, prove_bounds, weight_bounds
 from spikeloom.config import ACCUMULATOR_BITS
 from spikeloom.network import (
@@ -50,13 +52,14 @@ from spikeloom.network import (
     outputs_of,
 )
 from spikeloom.network import Tensor as Declaration
+from spikeloom.operations import input_bits
 
 from .reference import Reference, neuron_stage
 
 THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head", "plain")
 """Segment that a network is sure to have, by `seed % len(THEMES)`."""
 
-FURTHER_THEMES = ("temporal", "frames", "pyramid")
+FURTHER_THEMES = ("temporal", "frames", "pyramid", "integers")
 """Segments that only networks have that are asked for them; these have neurons without memory as well."""
 
 FRAMES = (1, 3, 4, 8, 11, 16, 24)
@@ -122,10 +125,13 @@ def random_network(seed: int, **limits: Any) -> Network:
 
 
 def random_clip(network: Network, seed: int) -> NDArray[Any]:
-    """An input for `network`: `uint8[T, H, W, 3]` (smooth colours, noise, saturated areas) or `bool[T, C, H, W]`."""
+    """An input for `network`: `uint8[T, H, W, 3]` (smooth colours, noise, saturated areas), `bool[T, C, H, W]` or
+    `uint8[T, C, H, W]` integer spikes."""
     rng = np.random.default_rng([seed, 0xC11B])
     tensor = network.tensors[network.input]
     t, c, h, w = network.frames, tensor.channels, tensor.height, tensor.width
+    if tensor.kind == "integers":
+        return rng.integers(0, tensor.levels + 1, (t, c, h, w), dtype=np.uint8)
     if tensor.kind == "spikes":
         return rng.random((t, c, h, w)) < rng.uniform(0.1, 0.7, (1, c, 1, 1))
     y, x = np.linspace(0, 6, h)[:, None, None], np.linspace(0, 6, w)[None, :, None]
@@ -144,6 +150,7 @@ def _cost(network: Network, operator: Operator) -> int:
     if isinstance(operator, KeyValue):
         key = network.tensors[operator.key]
         passes = network.frames if operator.per_frame else lanes
+        passes *= key.levels * network.tensors[operator.value].levels
         return key.channels * (key.channels // operator.heads) * key.height * key.width * passes // 64
     if isinstance(operator, TemporalAttend):
         query = network.tensors[operator.query]
@@ -155,6 +162,7 @@ def _cost(network: Network, operator: Operator) -> int:
         assert isinstance(source, KeyValue)
         heads, passes = source.heads, network.frames if source.per_frame else lanes
         width = query.channels // heads
+        passes *= query.levels
         return heads * 3 * passes * -(-width // 8) * -(-width // 16) * max(24, query.height * query.width)
     source = network.tensors[operator.input]
     if isinstance(operator, Upsample):
@@ -162,9 +170,8 @@ def _cost(network: Network, operator: Operator) -> int:
     weight = network.arrays[operator.weight]
     stride = operator.stride if isinstance(operator, Conv) else 1
     pixels = max(24, source.height * source.width // stride ** 2)
-    planes = 1 if source.kind == "spikes" else 8
     chunks = -(-int(np.prod(weight.shape[1:])) // 16) if isinstance(operator, Conv) else -(-weight.shape[2] // 2)
-    return lanes * planes * -(-weight.shape[0] // 8) * chunks * pixels
+    return lanes * input_bits(source) * -(-weight.shape[0] // 8) * chunks * pixels
 
 
 def _moments(accumulator: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -172,6 +179,12 @@ def _moments(accumulator: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float
     count = accumulator.numel() // accumulator.shape[2]
     total, squares = (x.sum(dim=(0, 1, 3, 4)).numpy() / count for x in (accumulator, accumulator * accumulator))
     return total, np.sqrt((squares - total * total).clip(min=0))
+
+
+def steps(step: Tensor, levels: int) -> Tensor:
+    """Thresholds int64[levels, C] of integer spikes that rise by `step` int64[C]: (i - 1/2) steps, rounded up."""
+    rising = (2 * torch.arange(1, levels + 1)[:, None] - 1) * step
+    return ((rising + 1) >> 1).clamp(max=(1 << 27) - 1)
 
 
 class _Builder:
@@ -194,7 +207,8 @@ class _Builder:
         segments = {
             "plain": self.plain, "residual": self.residual, "separable": self.separable, "planes": self.planes,
             "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal, "frames": self.frames,
-            "pyramid": self.pyramid}
+            "pyramid": self.pyramid,
+            "integers": self.integers}
         self.source(theme)
         sections = [theme] if theme not in ("pixels", "head") else []
         others = ("plain", "residual", "separable", "planes")
@@ -278,6 +292,9 @@ class _Builder:
             self.append(Upsample(name=name, input=coarse.name, output=wide))
             self.conv(source=source, channels=coarse.channels, stride=1, same=True, mode="both", shortcut=wide)
 
+    def integers(self) -> None:
+        (self.residual, self.separable, self.planes, self.dot, self.dot)[self.seed % 5]()
+
     def attention(self, *, bipolar: bool, temporal: bool = False, per_frame: bool = False) -> None:
         start, source, entry = self.stream, self.top, self.shape
         widths = [d for d in HEAD_WIDTHS if d <= max(self.limits.channels, 12)]
@@ -326,7 +343,7 @@ class _Builder:
         stride = int(rng.integers(1, 3)) if stride is None else stride
         padding = kernel // 2 if same or kernel > min(given.height, given.width) else int(rng.integers(kernel // 2 + 1))
         count = self.channels() if channels is None else channels
-        self.weights(name, (count, given.channels, kernel, kernel), given.kind)
+        self.weights(name, (count, given.channels, kernel, kernel), given)
         operator = Conv(
             name=name, input=given.name, weight=f"{name}.weight", stride=stride, padding=padding,
             pad_codes=(codes[0], codes[1], codes[2]), neuron=Neuron(mode="planes", bias=""))
@@ -337,7 +354,7 @@ class _Builder:
         name, given = self.name("depthwise"), self.network.tensors[self.top]
         small = kernel > min(given.height, given.width)
         padding = kernel // 2 if same or small else int(self.rng.integers(kernel // 2 + 1))
-        self.weights(name, (given.channels, 1, kernel, kernel), given.kind)
+        self.weights(name, (given.channels, 1, kernel, kernel), given)
         operator = Depthwise(
             name=name, input=given.name, weight=f"{name}.weight", padding=padding,
             neuron=Neuron(mode="planes", bias=""))
@@ -372,7 +389,7 @@ class _Builder:
             name=name, kind=kind, channels=channels, height=height, width=width, fraction_bits=fraction_bits)
         return name
 
-    def weights(self, name: str, shape: tuple[int, ...], kind: str) -> None:
+    def weights(self, name: str, shape: tuple[int, ...], source: Declaration) -> None:
         """Draw weights: uniform, narrow, sparse, or all at +-127 where the accumulator allows."""
         style = self.rng.choice(("uniform", "narrow", "sparse", "extreme"))
         most = 7 if style == "narrow" else WEIGHT_MAX
@@ -383,7 +400,7 @@ class _Builder:
             weight = np.where(self.rng.random(shape) < self.rng.uniform(0.2, 0.8, (shape[0], 1, 1, 1)), most, -most)
         weight = weight.astype(np.int8)
         while True:
-            low, high = weight_bounds(weight, kind)
+            low, high = weight_bounds(weight, source.kind, source.levels)
             if max(int(high.max()), -int(low.min())) < 1 << (ACCUMULATOR_BITS - 1):
                 break
             weight = (weight // 2).astype(np.int8)
@@ -435,13 +452,19 @@ class _Builder:
         wanted = {"spikes": fires, "residual": mode in ("stream", "both"), "planes": mode == "planes",
                   "logits": mode == "logits"}
         size = (shape[0], 1, 1) if mode == "pool" else shape
+        levels = 1
+        if self.theme == "integers" and fires and mode != "pool" and rng.random() < 0.8:
+            levels, lif = int(rng.integers(2, LEVELS_MAX + 1)), replace(lif, leak="memoryless")
         made = {kind: self.declare(f"{name}.{kind}", kind, *size) for kind, yes in wanted.items() if yes}
+        if levels > 1:
+            spikes = self.network.tensors[made["spikes"]]
+            self.network.tensors[spikes.name] = replace(spikes, kind="integers", levels=levels)
         base = {"logits": "direct", "direct": "direct", "planes": "planes"}.get(mode, "residual")
         return Neuron(
             mode=base, bias=f"{name}.bias", shift=f"{name}.shift" if base != "direct" else None,
             negate=f"{name}.negate" if rng.random() < 0.25 else None,
-            threshold=f"{name}.threshold" if fires else None, lif=lif if fires else None, shortcut=shortcut,
-            pool=mode == "pool", **made)
+            threshold=f"{name}.threshold" if fires else None, lif=lif if fires else None, levels=levels,
+            shortcut=shortcut, pool=mode == "pool", **made)
 
     def fill(self, stage: Neuron, accumulator: Tensor) -> None:
         """Draw shift, negate and threshold of a stage, search its bias, and store them."""
@@ -456,6 +479,8 @@ class _Builder:
         if stage.threshold is not None:
             reach = 1 << (CURRENT_BITS - 2) if stage.mode == "direct" else 1 << (RESIDUAL_BITS - 2)
             arrays[stage.threshold] = torch.from_numpy(self.thresholds(spread, reach))
+            if stage.levels > 1:
+                arrays[stage.threshold] = steps(arrays[stage.threshold], stage.levels)
         shortcut = self.values[stage.shortcut] if stage.shortcut is not None else None
         arrays[stage.bias] = self.biases(stage, arrays, accumulator, shortcut)
         for name, array in arrays.items():
@@ -498,7 +523,7 @@ class _Builder:
             centre = -torch.from_numpy(_moments(accumulator)[0])
             noise = torch.from_numpy(self.rng.normal(0, 0.5, channels)) * centre.abs().clamp(min=1)
             return torch.minimum(torch.maximum((centre + noise).round().to(torch.int64), low), high)
-        target = torch.from_numpy(self.rng.uniform(0.1, 0.6, channels))
+        target = stage.levels * torch.from_numpy(self.rng.uniform(0.1, 0.6, channels))
         free = torch.from_numpy(self.rng.random(channels) < 0.05)
         anywhere = torch.from_numpy(self.rng.integers(-(1 << 16), 1 << 16, channels))
 

@@ -50,7 +50,7 @@ from spikeloom.network import (
 )
 
 DTYPES = {
-    "pixels": torch.uint8, "spikes": torch.bool, "residual": torch.int16, "planes": torch.int8,
+    "pixels": torch.uint8, "spikes": torch.bool, "integers": torch.uint8, "residual": torch.int16, "planes": torch.int8,
     "keyvalue": torch.int32, "logits": torch.int32}
 """Element type of each kind of tensor."""
 
@@ -256,7 +256,12 @@ def neuron_stage(
 
 
 def fire(lif: Lif, value: Tensor, threshold: Tensor) -> Tensor:
-    """Spikes bool[T, B, C, H, W] of input currents int64[T, B, C, H, W] and thresholds int64[C], without guard bits."""
+    """Spikes bool[T, B, C, H, W] of input currents int64[T, B, C, H, W] and thresholds int64[C], without guard bits.
+
+    Thresholds int64[levels, C]: integer spikes uint8, the number of thresholds that fire.
+    """
+    if threshold.dim() > 1:
+        return torch.stack([fire(lif, value, one) for one in threshold]).sum(0, dtype=torch.uint8)
     guarded = _channels(threshold)[0] << GUARD_BITS
     spikes = torch.empty_like(value, dtype=torch.bool)
     membrane = torch.zeros_like(value[0])

@@ -235,17 +235,18 @@ def region_bases(program: Program) -> tuple[dict[str, int], int]:
 
 
 def element_offset(place: TensorPlace, index: tuple[int, ...], config: MachineConfig) -> int | None:
-    """Byte offset, within its tensor, of the beat that holds an element (planes: of plane 0); None for keyvalue.
+    """Byte offset, within its tensor, of the beat that holds an element; None for keyvalue.
 
-    `index` is (t, c, y, x), for logits (c,).
+    Of planes plane 0, of integer spikes the first of their maps. `index` is (t, c, y, x), for logits (c,).
     """
-    beats = {"spikes": 1, "planes": 8, "residual": config.residual_beats, "logits": config.raw_beats}.get(place.kind)
+    beats = {"spikes": 1, "integers": 1, "planes": 8, "residual": config.residual_beats,
+             "logits": config.raw_beats}.get(place.kind)
     if beats is None:
         return None
     time, channel, y, x = index if place.kind != "logits" else (0, index[0], 0, 0)
     channels = place.channel_map(config)
     group, lane = divmod(int(time), config.lanes)
     word, inner = divmod(int(channels.physical[channel]), config.word_channels)
-    item = ((group * channels.words + word) * place.height + int(y)) * place.width + int(x)
+    item = ((group * channels.words + word) * place.levels * place.height + int(y)) * place.width + int(x)
     bit = {"residual": (inner * config.lanes + lane) * 16, "logits": inner * 32}.get(place.kind, 0)
     return (item * beats + bit // config.beat_bits) * config.beat_bytes

@@ -13,7 +13,8 @@ Units: an accumulator of channel `c` counts steps of `2**-k[c]`; a residual valu
     X  = (a | r | spatial sum of r) << GUARD_BITS                 input current
     H  = leak(V, X); fire = H >= th or H > th; V = 0 or H - th    one time step, V starts at 0
 
-with `th = threshold << GUARD_BITS` and H saturated to 32 bits.
+with `th = threshold << GUARD_BITS` and H saturated to 32 bits. An integer spike is the number of thresholds that X
+reaches: th_i = (i - 1/2) steps makes it round(clamp(X, 0, levels)), rounded half up.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ SHIFT_MIN, SHIFT_MAX = -8, 23
 
 WEIGHT_MAX = 127
 """Weights lie in [-127, 127], so that a table entry (4 weights, either sign) fits 10 bits."""
+
+LEVELS_MAX = 7
+"""Largest value of an integer spike."""
 
 LEAKS = ("none", "decayed", "half", "quarter", "memoryless")
 """none: H = V + X; decayed: H = V + (X - V)/2 = (V + X) >> 1; half: H = (V >> 1) + X; quarter: H = (V >> 2) + X;

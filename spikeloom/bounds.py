@@ -6,9 +6,11 @@ an output channel,
 
     input       lowest              highest
     spikes      -N                  P
+    integers    -levels N           levels P
     planes      -(128 P + 127 N)    127 P + 128 N     a sign plane alone adds -128 w
     pixels      -255 N              255 P
-    attention   -D B                D B               D channels per head, B = largest |M_ij| with its limb rounding
+    attention   -D L B              D L B             D channels per head, B = largest |M_ij| with its limb rounding,
+                                                      L = levels of the query
     temporal    -T D (AND: 0)       T D               T frames, scores of magnitude at most D
 
 Checked: accumulators against ACCUMULATOR_BITS, `a = +-acc + bias` against CURRENT_BITS, K^T V against three limbs,
@@ -66,18 +68,24 @@ def prove_bounds(network: Network) -> dict[str, Bounds]:
         if not isinstance(operator, Upsample)}
 
 
-def weight_bounds(weight: NDArray[np.int8], kind: str) -> tuple[Integers, Integers]:
+def input_range(kind: str, levels: int = 1) -> tuple[int, int]:
+    """Lowest and highest value of a tensor that is convolved; `levels` as in `Tensor`."""
+    return (0, levels) if kind == "integers" else _INPUT_RANGE[kind]
+
+
+def weight_bounds(weight: NDArray[np.int8], kind: str, levels: int = 1) -> tuple[Integers, Integers]:
     """Lowest and highest partial sum per output channel (int64[Co] each) for inputs of `kind`."""
     flat = weight.astype(np.int64).reshape(weight.shape[0], -1)
     positive, negative = flat.clip(min=0).sum(axis=1), -flat.clip(max=0).sum(axis=1)
-    low, high = _INPUT_RANGE[kind]
+    low, high = input_range(kind, levels)
     return low * positive - high * negative, high * positive - low * negative
 
 
 def keyvalue_bound(network: Network, operator: KeyValue) -> int:
-    """Largest |M_ij|: the tokens of a clip, or of a frame."""
-    key = network.tensors[operator.key]
-    return (1 if operator.per_frame else network.frames) * key.height * key.width
+    """Largest |M_ij|: the tokens of a clip, or of a frame, times the largest values of integer spikes."""
+    key, value = network.tensors[operator.key], network.tensors[operator.value]
+    frames = 1 if operator.per_frame else network.frames
+    return frames * key.height * key.width * key.levels * value.levels
 
 
 def fits(low: int, high: int, bits: int) -> bool:
@@ -98,8 +106,9 @@ def _prove(network: Network, operator: Accumulating | KeyValue) -> Bounds:
         limbs = _limbs(operator, tokens)
         # the upper limbs alone: |M| rounded to a multiple of 128 (of 128**2 with three limbs)
         rounded = tokens + sum(1 << (LIMB_BITS * i - 1) for i in range(1, limbs))
-        channels = network.tensors[operator.query].channels
-        magnitude = channels // source.heads * rounded
+        query = network.tensors[operator.query]
+        channels = query.channels
+        magnitude = channels // source.heads * rounded * query.levels
         high = np.full(channels, magnitude, dtype=np.int64)
         low = -high
     elif isinstance(operator, TemporalAttend):
@@ -108,10 +117,10 @@ def _prove(network: Network, operator: Accumulating | KeyValue) -> Bounds:
         high = np.full(channels, magnitude, dtype=np.int64)
         low = -high if operator.bipolar else 0 * high
     else:
-        kind = network.tensors[operator.input].kind
+        tensor = network.tensors[operator.input]
         weight = network.arrays[operator.weight]
-        low, high = weight_bounds(weight, kind)
-        largest = max(abs(v) for v in _INPUT_RANGE[kind])
+        low, high = weight_bounds(weight, tensor.kind, tensor.levels)
+        largest = max(abs(v) for v in input_range(tensor.kind, tensor.levels))
         flat = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1)
         magnitude = largest * int(flat.sum(axis=1).max())
     _require(operator, "accumulator", low, high, ACCUMULATOR_BITS)

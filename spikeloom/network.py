@@ -8,6 +8,7 @@ Tensors (shapes are per clip; T frames):
     kind       shape                    values
     pixels     uint8[T, H, W, 3]        0..255
     spikes     bool[T, C, H, W]         0, 1
+    integers   uint8[T, C, H, W]        0..levels (integer spikes)
     residual   int16[T, C, H, W]        steps of 2**-fraction_bits
     planes     int8[T, C, H, W]         steps of 2**-fraction_bits (two's complement bit-planes)
     keyvalue   int32[heads, D, D]       K^T V of the whole clip, D = channels // heads; of every frame: [T, heads, D, D]
@@ -31,10 +32,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import LEAKS, RESETS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX
+from .arithmetic import LEAKS, LEVELS_MAX, RESETS, SHIFT_MAX, SHIFT_MIN, WEIGHT_MAX
 
 FORMAT_VERSION = 1
-KINDS = ("pixels", "spikes", "residual", "planes", "keyvalue", "logits")
+KINDS = ("pixels", "spikes", "integers", "residual", "planes", "keyvalue", "logits")
+SPIKING = ("spikes", "integers")
+"""Kinds that neurons fire: what attention works on."""
+
 MODES = ("direct", "residual", "planes")
 
 
@@ -44,7 +48,10 @@ class NetworkError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """Name, kind and shape of a tensor. `channels` is 3 for pixels, D*heads for keyvalue, classes for logits."""
+    """Name, kind and shape of a tensor. `channels` is 3 for pixels, D*heads for keyvalue, classes for logits.
+
+    `levels`: largest value of integer spikes, 2..LEVELS_MAX; 1 for all other kinds.
+    """
 
     name: str
     kind: str
@@ -52,6 +59,7 @@ class Tensor:
     height: int = 1
     width: int = 1
     fraction_bits: int = 0
+    levels: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,8 @@ class Neuron:
     `mode` direct: `X = a`, needs `lif` or `logits`. residual: `r` from `shift` and the optional `shortcut`; any of
     the outputs `residual`, `spikes`. With `pool` the spikes are of the spatial sum of r (size 1x1). planes: `planes`.
     `logits`: direct mode without lif; output is the sum of `a` over frames, one value per channel (size 1x1 only).
+    `levels` > 1: `spikes` is a tensor of integer spikes, each the number of thresholds that are reached; `threshold` is
+    int32[levels, C], rising, and the leak "memoryless".
     """
 
     mode: str
@@ -78,6 +88,7 @@ class Neuron:
     negate: str | None = None
     threshold: str | None = None
     lif: Lif | None = None
+    levels: int = 1
     shortcut: str | None = None
     pool: bool = False
     spikes: str | None = None
@@ -219,7 +230,7 @@ class Network:
                 assert maker is not None
                 raise NetworkError(f"{first}:{last} begins behind operator {maker.name}, whose K^T V it needs: begin "
                                    f"at {self.operators.index(maker)} or earlier")
-        source = next(n for n in read if self.tensors[n].kind in ("pixels", "spikes"))
+        source = next(n for n in read if self.tensors[n].kind in ("pixels", *SPIKING))
         tensors = {name: self.tensors[name] for name in (*read, *made)}
         return replace(
             self, operators=operators, tensors=tensors, input=source, output=outputs_of(operators[-1])[0],
@@ -315,9 +326,12 @@ class Network:
         for tensor in self.tensors.values():
             if tensor.kind not in KINDS or min(tensor.channels, tensor.height, tensor.width) < 1:
                 raise NetworkError(f"tensor {tensor.name}: bad kind or shape: {tensor}")
+            if tensor.levels not in (range(2, LEVELS_MAX + 1) if tensor.kind == "integers" else (1,)):
+                raise NetworkError(f"tensor {tensor.name}: levels must be 2..{LEVELS_MAX} of kind integers, 1 of all "
+                                   f"others, not {tensor.levels!r} of {tensor.kind}")
         source = self.tensors.get(self.input)
         pixels = source is not None and source.kind == "pixels" and source.channels == 3
-        if source is None or (source.kind != "spikes" and not pixels):
+        if source is None or (source.kind not in SPIKING and not pixels):
             raise NetworkError(f"input {self.input}: must be a declared tensor of spikes or of pixels of 3 colours")
         made = {self.input, *self.given}
         names = [operator.name for operator in self.operators]
@@ -389,8 +403,10 @@ def _check_operator(network: Network, operator: Operator, made: set[str]) -> Non
             _fail(operator, f"output {name} is undeclared or made twice")
     if isinstance(operator, KeyValue):
         key, value, out = (network.tensors[n] for n in (operator.key, operator.value, operator.output))
-        if key.kind != "spikes" or value.kind != "spikes" or out.kind != "keyvalue":
+        if key.kind not in SPIKING or value.kind not in SPIKING or out.kind != "keyvalue":
             _fail(operator, "key and value must be spikes, the output keyvalue")
+        if operator.bipolar and max(key.levels, value.levels) > 1:
+            _fail(operator, "bipolar K^T V is of binary spikes, not of integer spikes")
         if (key.channels, key.height, key.width) != (value.channels, value.height, value.width):
             _fail(operator, "key and value differ in shape")
         if operator.heads < 1 or key.channels % operator.heads or out.channels != key.channels:
@@ -426,11 +442,13 @@ def _accumulator_shape(network: Network, operator: Accumulating) -> tuple[int, i
         return shape
     if isinstance(operator, Attend):
         query, keyvalue = network.tensors[operator.query], network.tensors[operator.keyvalue]
-        if query.kind != "spikes" or keyvalue.kind != "keyvalue" or query.channels != keyvalue.channels:
+        if query.kind not in SPIKING or keyvalue.kind != "keyvalue" or query.channels != keyvalue.channels:
             _fail(operator, "query must be spikes and as wide as keyvalue")
+        if operator.bipolar and query.levels > 1:
+            _fail(operator, "bipolar queries are binary spikes, not integer spikes")
         return query.channels, query.height, query.width
     source = network.tensors[operator.input]
-    if source.kind not in ("pixels", "spikes", "planes"):
+    if source.kind not in ("pixels", "planes", *SPIKING):
         _fail(operator, f"input {source.name} of kind {source.kind} cannot be convolved")
     weight = network.arrays.get(operator.weight)
     if weight is None or weight.ndim != 4 or weight.dtype != np.int8:
@@ -460,6 +478,8 @@ def _check_neuron(network: Network, operator: Accumulating, shape: tuple[int, in
     neuron, channels = operator.neuron, shape[0]
     if neuron.mode not in MODES:
         _fail(operator, f"mode must be one of {MODES}, not `{neuron.mode!r}`")
+    if neuron.levels not in range(1, LEVELS_MAX + 1) or (neuron.levels > 1 and neuron.lif is None):
+        _fail(operator, f"levels must be 1..{LEVELS_MAX}, 1 without lif, not {neuron.levels!r}")
     _array(network, operator, neuron.bias, np.int32, (channels,))
     if neuron.negate is not None:
         negate = _array(network, operator, neuron.negate, np.int32, (channels,))
@@ -470,11 +490,14 @@ def _check_neuron(network: Network, operator: Accumulating, shape: tuple[int, in
         if shift.min() < SHIFT_MIN or shift.max() > SHIFT_MAX:
             _fail(operator, f"shifts must lie in [{SHIFT_MIN}, {SHIFT_MAX}]")
     if neuron.lif is not None:
-        threshold = _array(network, operator, neuron.threshold, np.int32, (channels,))
+        rows = (neuron.levels, channels) if neuron.levels > 1 else (channels,)
+        threshold = _array(network, operator, neuron.threshold, np.int32, rows)
         if threshold.min() < 1 or threshold.max() >= 1 << 27:
             _fail(operator, "thresholds must lie in [1, 2**27)")
         if neuron.lif.leak not in LEAKS or neuron.lif.reset not in RESETS:
             _fail(operator, f"unknown neuron {neuron.lif}")
+        if neuron.levels > 1 and (neuron.lif.leak != "memoryless" or (np.diff(threshold, axis=0) < 0).any()):
+            _fail(operator, f"integer spikes need leak memoryless, not {neuron.lif.leak}, and thresholds that rise")
     if (neuron.lif is None) != (neuron.spikes is None):
         _fail(operator, "lif and spikes go together")
     allowed = {"direct": ("spikes", "logits"), "residual": ("spikes", "residual"), "planes": ("planes",)}[neuron.mode]
@@ -492,8 +515,10 @@ def _check_neuron(network: Network, operator: Accumulating, shape: tuple[int, in
     for kind in given:
         tensor = network.tensors[getattr(neuron, kind)]
         wanted = (channels, 1, 1) if neuron.pool else shape
-        if tensor.kind != kind or _shape(network, tensor.name) != wanted:
-            _fail(operator, f"output {tensor.name} must be {kind} {list(wanted)}, not {tensor}")
+        made = "integers" if kind == "spikes" and neuron.levels > 1 else kind
+        if (tensor.kind, tensor.levels) != (made, neuron.levels if kind == "spikes" else 1) or (
+                _shape(network, tensor.name) != wanted):
+            _fail(operator, f"output {tensor.name} must be {made} {list(wanted)}, not {tensor}")
 
 
 def _shape(network: Network, name: str) -> tuple[int, int, int]:

@@ -2,12 +2,12 @@
 
 One synaptic operation = one addition of a weight that one input bit selects (or not: zeros count, the machine skips
 none). Per operator and clip, with T frames, outputs Co x Ho x Wo, and P bits per input value (spikes 1, pixels and
-planes 8)::
+planes 8, integer spikes as many as they have levels: they are the sum of that many binary spikes)::
 
     conv        T * Co * Ho * Wo * Ci * kh * kw * P       on the array
-    attend      T * C  * H  * W  * D                      on the array, D = head width; limbs not counted
+    attend      T * C  * H  * W  * D * P                  on the array, D = head width; limbs not counted
     depthwise   T * C  * Ho * Wo * k * k * P              in the depthwise unit
-    keyvalue    T * C  * H  * W  * D                      in the Hamming unit
+    keyvalue    T * C  * H  * W  * D * P of K * P of V    in the Hamming unit
     temporal    T * C  * H  * W  * 2 T                    in the temporal unit: scores of T frames, sums over T frames
     upsample    0                                         copies
 
@@ -18,13 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .network import Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend, Upsample
+from .network import Conv, Depthwise, KeyValue, Network, Operator, TemporalAttend, Tensor, Upsample
 
-INPUT_BITS = {"pixels": 8, "planes": 8, "spikes": 1}
-"""Bits of an input value by kind of tensor."""
+_INPUT_BITS = {"pixels": 8, "planes": 8}
 
 _ENGINES: Mapping[type, str] = {Depthwise: "depthwise", KeyValue: "hamming", TemporalAttend: "temporal"}
 """Where operators run; all others on the array."""
+
+
+def input_bits(tensor: Tensor) -> int:
+    """Bits of an input value: passes of the array over it."""
+    return _INPUT_BITS.get(tensor.kind, tensor.levels)
 
 
 def additions(network: Network, operator: Operator) -> int:
@@ -37,7 +41,7 @@ def additions(network: Network, operator: Operator) -> int:
         stride = operator.stride if isinstance(operator, Conv) else 1
         rows, columns = ((size + 2 * operator.padding - kernel) // stride + 1
                          for size, kernel in ((source.height, height), (source.width, width)))
-        per_pixel = channels * inputs * height * width * INPUT_BITS[source.kind]
+        per_pixel = channels * inputs * height * width * input_bits(source)
     elif isinstance(operator, TemporalAttend):
         source = network.tensors[operator.query]
         rows, columns = source.height, source.width
@@ -47,7 +51,9 @@ def additions(network: Network, operator: Operator) -> int:
                        else (operator.query, operator.keyvalue))
         source = network.tensors[name]
         rows, columns = source.height, source.width
-        per_pixel = source.channels * (source.channels // _heads(network, state))
+        per_pixel = source.channels * (source.channels // _heads(network, state)) * source.levels
+        if isinstance(operator, KeyValue):
+            per_pixel *= network.tensors[operator.value].levels
     return network.frames * rows * columns * per_pixel
 
 

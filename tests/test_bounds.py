@@ -25,6 +25,8 @@ from spikeloom.network import (
 from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
+LEVELS = {"spikes": 1, "integers": 5, "planes": 1, "pixels": 1}
+
 
 def conv(
     kind: str, weight: np.ndarray, *, bias: int = 0, negate: bool = False, size: int = 1, frames: int = 1
@@ -33,7 +35,8 @@ def conv(
     co, ci, k, _ = weight.shape
     arrays = {"w": weight.astype(np.int8), "bias": np.full(co, bias, np.int32), "zero": np.zeros(co, np.int32)}
     arrays["negate"] = np.full(co, int(negate), np.int32)
-    source = Tensor(name="in", kind="spikes" if kind == "planes" else kind, channels=ci, height=size, width=size)
+    source = Tensor(name="in", kind="spikes" if kind == "planes" else kind, channels=ci, height=size, width=size,
+                    levels=LEVELS[kind])
     middle = Tensor(name="middle", kind="planes", channels=ci, height=size, width=size)
     out = Tensor(name="out", kind="planes", channels=co, height=size, width=size)
     neuron = Neuron(mode="planes", bias="bias", shift="zero", negate="negate", planes="out")
@@ -51,15 +54,16 @@ def conv(
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [
-    ("spikes", -8, 6), ("planes", -(128 * 6 + 127 * 8), 127 * 6 + 128 * 8), ("pixels", -255 * 8, 255 * 6)])
+    ("spikes", -8, 6), ("integers", -40, 30), ("planes", -(128 * 6 + 127 * 8), 127 * 6 + 128 * 8),
+    ("pixels", -255 * 8, 255 * 6)])
 def test_formulas(kind, low, high):
     weight = np.array([1, -3, 5, -5]).reshape(1, 4, 1, 1).astype(np.int8)
-    assert [int(v[0]) for v in weight_bounds(weight, kind)] == [low, high]
+    assert [int(v[0]) for v in weight_bounds(weight, kind, levels=LEVELS[kind])] == [low, high]
     three = np.array([6, -8, 0]).reshape(1, 3, 1, 1)
     bounds = prove_bounds(conv(kind, three))["main"]
     assert bounds.accumulator == (low, high)
     assert bounds.current == (low, high)
-    assert bounds.magnitude == 14 * {"spikes": 1, "planes": 128, "pixels": 255}[kind]
+    assert bounds.magnitude == 14 * {"spikes": 1, "integers": 5, "planes": 128, "pixels": 255}[kind]
 
 
 def test_negate_and_bias_move_the_current():

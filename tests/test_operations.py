@@ -24,15 +24,18 @@ def test_additions(seed: int, theme: str) -> None:
         elif isinstance(operator, KeyValue):
             frames = network.frames if operator.per_frame else 1
             counted = tensors[operator.output].numel() * tensors[operator.key][:, 0].numel() // frames
+            counted *= network.tensors[operator.key].levels * network.tensors[operator.value].levels
             engine = "hamming"
         elif isinstance(operator, Attend):
             counted = accumulators[operator.name].numel() * tensors[operator.keyvalue].shape[-1]
+            counted *= network.tensors[operator.query].levels
             engine = "array"
         elif isinstance(operator, TemporalAttend):  # a score takes its head's channels, a sum all frames
             scores = network.frames ** 2 * tensors[operator.query][0].numel()
             counted, engine = scores + accumulators[operator.name].numel() * network.frames, "temporal"
         else:
-            bits = 1 if tensors[operator.input].dtype == torch.bool else 8
+            levels = network.tensors[operator.input].levels
+            bits = levels if levels > 1 or tensors[operator.input].dtype == torch.bool else 8
             weights = network.arrays[operator.weight][0].size
             counted = accumulators[operator.name].numel() * weights * bits
             engine = "array" if isinstance(operator, Conv) else "depthwise"

@@ -1,9 +1,14 @@
-"""Lowering of attention: K^T V in the Hamming unit, then the array with its limbs as weights."""
+"""Lowering of attention: K^T V in the Hamming unit, then the array with its limbs as weights.
+
+Integer spikes are sums of binary ones: K^T V adds up all pairs of a map of K and a map of V, Q M all maps of Q.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import Accumulate, Core, Opcode, Source, Target
@@ -73,17 +78,24 @@ def _attend_runs(
 ) -> tuple[Run, ...]:
     slots = layout.slots(tile)
     sources = [s for s in array_chunks(feed, split, config) if s.banks[0] and s.banks[0][1] // feed.fold in slots]
-    rounds = [Round(0, limb * len(slots), Accumulate.LIMB if limb else Accumulate.ZERO, bipolar=bipolar)
-              for limb in range(layout.limbs)]
+    rounds = [Round(plane, limb * len(slots), _first(limb, plane), bipolar=bipolar)
+              for limb in range(layout.limbs) for plane in range(feed.planes)]
     return build_runs(feed, split, sources, rounds, segments, config)
+
+
+def _first(limb: int, plane: int) -> Accumulate:
+    if plane:
+        return Accumulate.KEEP
+    return Accumulate.LIMB if limb else Accumulate.ZERO
 
 
 @dataclass(frozen=True)
 class _Visit:
-    """One COMPUTE of the Hamming unit: a strip of a word of K and a word of V of one head."""
+    """One COMPUTE of the Hamming unit: a strip of a word of K and a word of V of one head. `pairs` of their maps."""
 
     key_word: int
     value_word: int
+    pairs: tuple[tuple[int, int], ...]
     lane_group: int
     row: int
     first: bool
@@ -110,16 +122,16 @@ class KeyValueLowering:
         if self._config.word_channels > MASK_BITS:
             raise MappingError(f"the mask of the Hamming unit has {MASK_BITS} bits, words have "
                                f"{self._config.word_channels} channels")
+        self._feeds = tuple(SpikeFeed(place, geometry, self._config) for place in (self._key, self._value))
+        width = geometry.width * max(feed.planes for feed in self._feeds)
         # the words of a head, of K and V, and as many to fetch
-        regions = max(2, min(4 * self._layout.head_words, self._config.spike_depth // geometry.width))
-        rows = min(geometry.height, self._config.spike_depth // regions // geometry.width)
+        regions = max(2, min(4 * self._layout.head_words, self._config.spike_depth // width))
+        rows = min(geometry.height, self._config.spike_depth // regions // width)
         if rows < 1:
-            raise MappingError(f"a row of {geometry.width} words does not fit half of a spike bank "
+            raise MappingError(f"a row of {width} words does not fit half of a spike bank "
                                f"({self._config.spike_depth // 2} words)")
         self._split = Split(rows, 1, 1)
-        self._size = rows * geometry.width
         self._geometry = geometry
-        self._feeds = tuple(SpikeFeed(place, geometry, self._config) for place in (self._key, self._value))
 
     def run(self, frames: int) -> Lowered:
         return Lowered((self._layer,), [self._job(visit) for visit in self._visits(frames)])
@@ -135,18 +147,20 @@ class KeyValueLowering:
             self._store(visit)
 
         def chunks(spikes: Mapping[Name, int]) -> tuple[Chunk, ...]:
-            return (self._chunk(visit, spikes[value.name] - spikes[key.name]),)
+            return self._chunks(visit, spikes[value.name] - spikes[key.name])
 
         work = Work(spikes=(key, value), weights=None, chunks=chunks, compute=compute,
                     finish=finish if visit.last else None)
         rows = min(self._split.rows, self._geometry.height - visit.row)
         return Job(layer=self._layer, rows=(visit.row, visit.row + rows), words=(0, EVERY), works=(work,),
-                   accumulates=False, cycles=rows * self._geometry.width, glued=not visit.last)
+                   accumulates=False, cycles=rows * self._geometry.width * len(visit.pairs), glued=not visit.last)
 
     def _visits(self, frames: int) -> list[_Visit]:
         words, height = self._layout.head_words, self._geometry.height
-        parts = [(group, row) for group in range(lane_groups(frames, self._config))
-                 for row in range(0, height, self._split.rows)]
+        pairs = list(np.ndindex(*(feed.planes for feed in self._feeds)))
+        most = self._config.chunk_depth // 2
+        parts = [(tuple(pairs[first:first + most]), group, row) for group in range(lane_groups(frames, self._config))
+                 for row in range(0, height, self._split.rows) for first in range(0, len(pairs), most)]
         return [_Visit(head * words + i, head * words + j, *part, part == parts[0], part == parts[-1])
                 for head in range(self._operator.heads) for i in range(words) for j in range(words)
                 for part in parts]
@@ -158,26 +172,34 @@ class KeyValueLowering:
             self._emitter.load(transfer, base, [bank])
 
         feed = self._feeds[bank]
-        return Content((self._layer, bank, unit), self._size, fill, feed.needs(self._emitter, self._split, unit))
+        return Content((self._layer, bank, unit), feed.size(self._split), fill,
+                       feed.needs(self._emitter, self._split, unit))
 
-    def _chunk(self, visit: _Visit, distance: int) -> Chunk:
-        """The header if V lies `distance` addresses behind K."""
+    def _chunks(self, visit: _Visit, distance: int) -> tuple[Chunk, ...]:
+        """The headers if V lies `distance` addresses behind K."""
+        pixels = self._split.rows * self._geometry.width
+        return tuple(self._chunk(visit, a * pixels, distance + b * pixels, first=i == 0, last=i == len(visit.pairs) - 1)
+                     for i, (a, b) in enumerate(visit.pairs))
+
+    def _chunk(self, visit: _Visit, key: int, value: int, *, first: bool, last: bool) -> Chunk:
+        """The header of the maps that lie `key` and `value` addresses behind the position."""
         config, layout = self._config, self._layout
         channels = min(config.word_channels, layout.width - visit.key_word % layout.head_words * config.word_channels)
         return Chunk(
-            accumulate=Accumulate.ZERO if visit.first else Accumulate.KEEP, operand=(1 << channels) - 1,
-            banks=(BankRead(0), BankRead(distance)) + (None,) * (config.banks - 2),
-            bipolar=self._operator.bipolar, load=False, finish=visit.last, limbs=layout.limbs)
+            accumulate=Accumulate.ZERO if visit.first and first else Accumulate.KEEP, operand=(1 << channels) - 1,
+            banks=(BankRead(key), BankRead(value)) + (None,) * (config.banks - 2),
+            bipolar=self._operator.bipolar, load=False, finish=visit.last and last, limbs=layout.limbs)
 
     def _compute(self, visit: _Visit, key: int, value: int, header: int) -> None:
         g = self._geometry
         rows = min(self._split.rows, g.height - visit.row)
         # the last unit is moved up to end with the picture
         skipped = visit.row - max(0, min(visit.row, g.height - self._split.rows))
-        accesses = [Access(f"bank {b}", base, base + self._size) for b, base in enumerate((key, value))]
-        accesses.append(Access(Target.CHUNKS.name, header, header + 1))
+        accesses = [Access(f"bank {b}", base, base + feed.size(self._split))
+                    for b, (feed, base) in enumerate(zip(self._feeds, (key, value), strict=True))]
+        accesses.append(Access(Target.CHUNKS.name, header, header + len(visit.pairs)))
         self._emitter.emit(Opcode.COMPUTE, {
-            "core": Core.HAMMING, "chunk": header, "chunks": 1, "rows": rows, "cols": g.width,
+            "core": Core.HAMMING, "chunk": header, "chunks": len(visit.pairs), "rows": rows, "cols": g.width,
             "address": key + skipped * g.width, "col_step": 1, "row_step": g.width, "y": visit.row, "x": 0,
             "y_step": 1, "x_step": 1, "height": g.height, "width": g.width}, accesses)
 

@@ -87,10 +87,12 @@ class Tile:
 
 
 class Feed(Protocol):
-    """See the module docstring. `planes`: bit-planes of the input, 1 for spikes. `signed`: plane 7 subtracts."""
+    """See the module docstring. `planes`: bit-planes of the input, 1 for spikes. `signed`: plane 7 subtracts. `unary`:
+    all planes weigh 1, for these are the maps of integer spikes."""
 
     planes: int
     signed: bool
+    unary: bool
     words: int
     fold: int
     geometry: Geometry
@@ -129,12 +131,15 @@ class Feed(Protocol):
 
 
 class SpikeFeed:
-    """Feed from spikes or planes in DDR. Operators that read the same part of a tensor share its units."""
+    """Feed from spikes, integer spikes or planes in DDR. Operators that read the same part of a tensor share its units.
+
+    The planes of a pixel lie side by side, the maps of integer spikes behind each other.
+    """
 
     def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig) -> None:
         self.place, self.geometry, self.config = place, geometry, config
-        self.planes = PLANE_BITS if place.kind == "planes" else 1
-        self.signed = place.kind == "planes"
+        self.signed, self.unary = place.kind == "planes", place.levels > 1
+        self.planes = PLANE_BITS if self.signed else place.levels
         self.words = self._tensor_words = place.channel_map(config).words
         self.fold = min(config.banks, power_of_two_above(self.words))
 
@@ -177,6 +182,12 @@ class SpikeFeed:
         start = (unit.lane_group * self._tensor_words + word) * plane
         start += self._first_row(split, unit) * g.width * self.planes * beat
         pixels = self.input_rows(split) * g.width
+        if self.unary:
+            level = g.height * g.width * beat
+            start = (unit.lane_group * self._tensor_words + word) * plane + unit.plane * level
+            start += self._first_row(split, unit) * g.width * beat
+            return Transfer(self.place, self.place.offset + start, pixels, 1 if split.apart else self.planes, level,
+                            words, word_step * plane)
         if split.apart:
             return Transfer(self.place, self.place.offset + start + unit.plane * beat, 1, pixels,
                             self.planes * beat, words, word_step * plane)
@@ -195,6 +206,8 @@ class SpikeFeed:
         g, step = self.geometry, self._pixel_step(split)
         dy, dx = tap[0] - g.padding - self._shift(unit), tap[1] - g.padding
         within = plane if step > 1 else 0
+        if self.unary and not split.apart:
+            within = plane * (self._slot_size(split) // self.planes)
         return BankRead(slot * self._slot_size(split) + (dy * g.width + dx) * step + within, dy, dx)
 
     def input_rows(self, split: Split) -> int:
@@ -202,10 +215,10 @@ class SpikeFeed:
         return min(self.geometry.height, (split.rows - 1) * self.geometry.stride + split.taps)
 
     def _pixel_step(self, split: Split) -> int:
-        return 1 if split.apart else self.planes
+        return 1 if split.apart or self.unary else self.planes
 
     def _slot_size(self, split: Split) -> int:
-        return self.input_rows(split) * self.geometry.width * self._pixel_step(split)
+        return self.input_rows(split) * self.geometry.width * (1 if split.apart else self.planes)
 
     def _shift(self, unit: Unit) -> int:
         """Rows that the position is below `row * stride`, so that it never lies above the unit."""
@@ -253,7 +266,7 @@ class PixelFeed:
         self, place: TensorPlace, geometry: Geometry, pad_codes: tuple[int, int, int], config: MachineConfig
     ) -> None:
         self.place, self.geometry, self.pad_codes, self.config = place, geometry, pad_codes, config
-        self.planes, self.signed = PLANE_BITS, False
+        self.planes, self.signed, self.unary = PLANE_BITS, False, False
         self.words = ceil_div(3 * geometry.kernel, config.word_channels)
         self.fold = min(config.banks, power_of_two_above(self.words))
         if pixel_pitch(geometry.width, config) > config.line_bytes:
@@ -338,7 +351,7 @@ class LocalFeed:
     `content(row, lane group)`: what the depthwise convolution calls the planes of its tile that begins at `row`.
     """
 
-    signed = True
+    signed, unary = True, False
     planes = PLANE_BITS
     geometry: Geometry
 

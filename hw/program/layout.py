@@ -29,8 +29,8 @@ class Region(enum.IntEnum):
     OUTPUT = 3
 
 
-ITEM_BEATS = {"spikes": 1, "planes": PLANE_BITS, "residual": 16}
-"""Beats of one word of one pixel, by kind of tensor."""
+ITEM_BEATS = {"spikes": 1, "integers": 1, "planes": PLANE_BITS, "residual": 16}
+"""Beats of one word of one pixel, by kind of tensor; of integer spikes, in each of their maps."""
 
 
 def ceil_div(value: int, divisor: int) -> int:
@@ -90,6 +90,8 @@ class ChannelMap:
 class TensorPlace:
     """A tensor in DDR: `size` bytes at `offset` of `region`. `group`: see ChannelMap. `heads`, `limbs`: keyvalue.
 
+    `levels`: as in `spikeloom.network`; integer spikes of 0..levels are that many maps of spikes, see `thermometer`.
+
     `stored`: the program puts it there; False if it never leaves the chip.
     """
 
@@ -105,6 +107,7 @@ class TensorPlace:
     group: int
     heads: int = 0
     limbs: int = 0
+    levels: int = 1
     stored: bool = True
 
     def description(self) -> dict[str, Any]:
@@ -134,8 +137,8 @@ class TensorPlace:
 
 
 NETWORK_DTYPES: dict[str, Any] = {
-    "pixels": np.uint8, "spikes": np.bool_, "residual": np.int16, "planes": np.int8, "keyvalue": np.int32,
-    "logits": np.int32}
+    "pixels": np.uint8, "spikes": np.bool_, "integers": np.uint8, "residual": np.int16, "planes": np.int8,
+    "keyvalue": np.int32, "logits": np.int32}
 
 
 def network_shape(place: TensorPlace) -> tuple[int, ...]:
@@ -167,7 +170,7 @@ def tensor_size(place: TensorPlace, config: MachineConfig) -> int:
     words = place.channel_map(config).words
     if place.kind == "logits":
         return words * config.raw_beats * config.beat_bytes
-    items = lane_groups(place.frames, config) * words * place.height * place.width
+    items = lane_groups(place.frames, config) * words * place.levels * place.height * place.width
     return items * ITEM_BEATS[place.kind] * config.beat_bytes
 
 
@@ -207,6 +210,24 @@ def _pack_spikes(array: NDArray[Any], place: TensorPlace, config: MachineConfig)
 
 def _unpack_spikes(data: Bytes, place: TensorPlace, config: MachineConfig) -> NDArray[Any]:
     return _from_items(unpack_words(data.reshape(-1, config.beat_bytes), config).astype(np.bool_), place, config)
+
+
+def thermometer(values: NDArray[np.uint8], levels: int) -> NDArray[np.bool_]:
+    """Integer spikes p [...] as binary ones [levels, ...]: spike i (from 1) is p >= i. p is their sum."""
+    return values >= np.arange(1, levels + 1, dtype=np.uint8).reshape(-1, *(1,) * values.ndim)
+
+
+def _pack_integers(array: NDArray[Any], place: TensorPlace, config: MachineConfig) -> Bytes:
+    if array.max(initial=0) > place.levels:
+        raise ValueError(f"`{place.name}` must lie in 0..{place.levels}, not `{array.max()}`")
+    maps = [_pack_spikes(one, place, config) for one in thermometer(array, place.levels)]
+    return np.stack(maps, axis=2)  # [lane group, word, level, y, x, beat bytes]
+
+
+def _unpack_integers(data: Bytes, place: TensorPlace, config: MachineConfig) -> NDArray[Any]:
+    words = lane_groups(place.frames, config) * place.channel_map(config).words
+    bits = unpack_words(data.reshape(words, place.levels, -1, config.beat_bytes), config)
+    return _from_items(bits.sum(axis=1, dtype=np.uint8), place, config)
 
 
 def planes_of(items: NDArray[np.int8], config: MachineConfig) -> Bytes:
@@ -257,9 +278,10 @@ def _unpack_keyvalue(data: Bytes, place: TensorPlace, config: MachineConfig) -> 
 
 
 _PACK = {"pixels": _pack_pixels, "spikes": _pack_spikes, "residual": _pack_residual, "planes": _pack_planes,
-         "logits": _pack_logits}
-_UNPACK = {"pixels": _unpack_pixels, "spikes": _unpack_spikes, "residual": _unpack_residual,
-           "planes": _unpack_planes, "logits": _unpack_logits, "keyvalue": _unpack_keyvalue}
+         "integers": _pack_integers, "logits": _pack_logits}
+_UNPACK = {"pixels": _unpack_pixels, "spikes": _unpack_spikes, "integers": _unpack_integers,
+           "residual": _unpack_residual, "planes": _unpack_planes, "logits": _unpack_logits,
+           "keyvalue": _unpack_keyvalue}
 
 
 class KeyValueLayout:

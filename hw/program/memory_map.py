@@ -40,7 +40,8 @@ def place_tensors(network: Network, emitter: Emitter) -> tuple[dict[str, TensorP
         tensor = network.tensors[name]
         place = TensorPlace(
             name=name, kind=tensor.kind, region=Region.WORKSPACE, offset=0, size=0, frames=network.frames,
-            channels=tensor.channels, height=tensor.height, width=tensor.width, group=groups[name])
+            channels=tensor.channels, height=tensor.height, width=tensor.width, group=groups[name],
+            levels=tensor.levels)
         if name in matrices:
             place = _matrix(network, matrices[name], place)
         place = replace(place, size=tensor_size(place, config))

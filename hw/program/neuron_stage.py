@@ -14,6 +14,7 @@ from spikeloom.network import Network, Neuron
 from .constants import NEVER, pack_parameters
 from .emitter import Emitter, Transfer
 from .enlarge import enlarged, row_transfers
+from .errors import MappingError
 from .feeds import Tile
 from .layout import ITEM_BEATS, ChannelMap, TensorPlace, ceil_div, lane_groups
 from .residual import Residuals, Window
@@ -93,9 +94,12 @@ class NeuronStage:
     ) -> None:
         self._emitter, self._config, self._neuron = emitter, emitter.config, neuron
         self._places, self._frames, self._pixels, self._width = places, network.frames, height * width, width
-        self._pass_words, self._residuals = pass_words, residuals
-        self._offset = emitter.constant(_parameters(network, neuron, out_map))
+        self._pass_words, self._residuals, self._levels = pass_words, residuals, neuron.levels
+        self._offsets = [emitter.constant(rows) for rows in _parameters(network, neuron, out_map)]
         self._words = out_map.words
+        if pass_words * neuron.levels > self._config.parameter_depth:
+            raise MappingError(f"{neuron.levels} thresholds of {pass_words} words do not fit the parameter buffer "
+                               f"({self._config.parameter_depth} rows)")
         # windows of what is read and of what is made; None: staged, if there is such a tensor at all
         self._source = residuals.homes.get(neuron.shortcut or "")
         self._target = residuals.homes.get(neuron.residual or "")
@@ -103,22 +107,34 @@ class NeuronStage:
         self._layer = emitter.layer
 
     def parameters(self, output: OutputTile) -> tuple[Content, int]:
-        """The parameter rows that a tile's are among, and how many come before its own."""
-        most = max(self._pass_words, self._config.parameter_depth // PARAMETER_PARTS)
-        most -= most % self._pass_words
-        first = output.word - output.word % most
-        words = min(most, self._words - first)
+        """The parameter rows that a tile's are among, and how many come before its own.
+
+        Integer spikes: the rows of all words with the first threshold, then with the second, and so on.
+        """
+        first, words = self._together(output)
         beats = self._config.parameter_beats
-        offset = self._offset + first * beats * self._config.beat_bytes
 
         def fill(row: int) -> None:
             self._emitter.layer = self._layer
-            self._emitter.load_constants(Target.PARAMETERS, row, words, offset, words * beats)
+            for level, start in enumerate(self._offsets):
+                self._emitter.load_constants(Target.PARAMETERS, row + level * words, words,
+                                             start + first * beats * self._config.beat_bytes, words * beats)
 
-        return Content(("parameters", self._layer, first), words, fill), output.word - first
+        return Content(("parameters", self._layer, first), words * self._levels, fill), output.word - first
+
+    def _together(self, output: OutputTile) -> tuple[int, int]:
+        """First word, and number of words, whose parameters are loaded at a time."""
+        most = max(self._pass_words, self._config.parameter_depth // PARAMETER_PARTS // self._levels)
+        most -= most % self._pass_words
+        first = output.word - output.word % most
+        return first, min(most, self._words - first)
 
     def needs(self, output: OutputTile) -> tuple[Need, ...]:
-        """The shortcut of a tile."""
+        """The shortcut of a tile. Raises MappingError."""
+        whole = output.first and output.last and len(list(self._pieces(output))) == 1
+        if self._neuron.pool and self._levels > 1 and not whole:
+            raise MappingError("integer spikes of a spatial sum need a map that is drained at once; this one of "
+                               f"{self._pixels} pixels is not")
         if self._neuron.shortcut is None:
             return ()
         name, first, last = self._neuron.shortcut, output.tile.row, output.tile.row + output.tile.rows
@@ -135,13 +151,17 @@ class NeuronStage:
         self, output: OutputTile, bank: int, parameter: int, items: Sequence[int] = (),
         local: LocalPlanes | None = None, carry: int = 0,
     ) -> None:
-        """Emit the drains of a tile, each with its stores. `carry`: items of the carry memory before it."""
+        """Emit the drains of a tile, each with its stores. `carry`: items of the carry memory before it.
+
+        Integer spikes are drained threshold by threshold; the last time the residual is written.
+        """
         pieces = list(self._pieces(output))
         loaded = list(items)
         for index, piece in enumerate(pieces):
             item = loaded[index] if loaded else self._staged(piece)
-            self._drain(output, piece, bank, parameter, item, local, carry)
-            self._store(output, piece, item)
+            for level in range(self._levels):
+                self._drain(output, piece, bank, parameter, item, local, carry, level)
+                self._store(output, piece, item, level)
             if loaded and len(loaded) < len(pieces):
                 loaded.append(self._load_shortcut(output, pieces[len(loaded)]))
 
@@ -203,13 +223,15 @@ class NeuronStage:
             Opcode.LOAD_SHORTCUT, transfer.fields(beat) | {"item": item},
             [Access(RESIDUAL, item, item + count, write=True), *transfer.accesses(beat, write=False)])
 
-    def _residual_fields(self, output: OutputTile, piece: _Piece, item: int) -> tuple[dict[str, int], list[Access]]:
+    def _residual_fields(
+        self, output: OutputTile, piece: _Piece, item: int, *, write: bool
+    ) -> tuple[dict[str, int], list[Access]]:
         """`item`: where the piece is staged, if it is."""
         n = self._neuron
         fields: dict[str, int] = {}
         accesses = []
         for name, tensor, home in (("shortcut", n.shortcut, self._source), ("residual", n.residual, self._target)):
-            if tensor is None:
+            if tensor is None or (name == "residual" and not write):
                 continue
             first, stride = item, piece.pixels
             if home is not None:
@@ -225,13 +247,14 @@ class NeuronStage:
 
     def _drain(
         self, output: OutputTile, piece: _Piece, bank: int, parameter: int, item: int, local: LocalPlanes | None,
-        carry: int,
+        carry: int, level: int,
     ) -> None:
         n, tile = self._neuron, output.tile
         mode = Mode.SUM if n.logits else Mode[n.mode.upper()]
         last_group = output.lane_group == lane_groups(self._frames, self._config) - 1
-        row, pixel, pixels = parameter + piece.word, piece.row * tile.cols + piece.col, piece.pixels
-        fields, accesses = self._residual_fields(output, piece, item)
+        row = parameter + level * self._together(output)[1] + piece.word
+        pixel, pixels = piece.row * tile.cols + piece.col, piece.pixels
+        fields, accesses = self._residual_fields(output, piece, item, write=level == self._levels - 1)
         accesses += [Access(f"acc {bank}", pixel, pixel + pixels),
                      Access(Target.PARAMETERS.name, row, row + piece.words)]
         if n.lif is not None:
@@ -258,16 +281,19 @@ class NeuronStage:
         if (n.planes is not None and local is None) or (n.spikes is not None and not n.pool):
             name = n.planes or n.spikes
             assert name is not None
-            self._emitter.store(self._transfer(self._places[name], output, piece), Source.DRAIN)
+            self._emitter.store(self._transfer(self._places[name], output, piece, level), Source.DRAIN)
 
-    def _store(self, output: OutputTile, piece: _Piece, item: int) -> None:
+    def _store(self, output: OutputTile, piece: _Piece, item: int, level: int) -> None:
         """The other stores of one DRAIN. They come right behind it: it blocks while the FIFO is full."""
         n, beat = self._neuron, self._config.beat_bytes
         last = output.last and piece.row * output.tile.cols + piece.col + piece.pixels == output.tile.pixels
         if n.pool and last and n.spikes is not None:
             place = self._places[n.spikes]
-            first = output.lane_group * self._words + output.word + piece.word
-            self._emitter.store(Transfer(place, place.offset + first * beat, piece.words), Source.DRAIN)
+            first = (output.lane_group * self._words + output.word + piece.word) * self._levels + level
+            self._emitter.store(Transfer(place, place.offset + first * beat, 1, piece.words, self._levels * beat),
+                                Source.DRAIN)
+        if level < self._levels - 1:
+            return
         if n.residual is not None and (self._target is None or self._residuals.observe):
             self._store_residual(output, piece, item)
         if n.logits is not None and output.lane_group == lane_groups(self._frames, self._config) - 1:
@@ -287,23 +313,24 @@ class NeuronStage:
             item = first + word * self._target.word_stride
             self._emitter.store_residual(self._transfer(place, output, one), item, pixels)
 
-    def _transfer(self, place: TensorPlace, output: OutputTile, piece: _Piece) -> Transfer:
-        """The items of a piece in a spikes, planes or residual tensor."""
+    def _transfer(self, place: TensorPlace, output: OutputTile, piece: _Piece, level: int = 0) -> Transfer:
+        """The items of a piece in a spikes, planes or residual tensor, or in a map of integer spikes."""
         beats, tile = ITEM_BEATS[place.kind], output.tile
         item = beats * self._config.beat_bytes
-        word = output.lane_group * self._words + output.word + piece.word
+        word = (output.lane_group * self._words + output.word + piece.word) * place.levels + level
         pixel = (tile.row + piece.row) * self._width + tile.col + piece.col
         return Transfer(place, place.offset + (word * self._pixels + pixel) * item, piece.cols * beats,
-                        piece.rows, self._width * item, piece.words, self._pixels * item)
+                        piece.rows, self._width * item, piece.words, place.levels * self._pixels * item)
 
 
-def _parameters(network: Network, neuron: Neuron, out_map: ChannelMap) -> bytes:
-    """Parameter rows of all output words."""
+def _parameters(network: Network, neuron: Neuron, out_map: ChannelMap) -> list[bytes]:
+    """Parameter rows of all output words, for each threshold."""
     def values(name: str | None, fill: int = 0) -> np.ndarray:
         array = np.full(out_map.channels, fill, np.int64) if name is None else network.arrays[name].astype(np.int64)
-        return out_map.spread(array, 0, fill)
+        return out_map.spread(array, array.ndim - 1, fill)
 
-    return pack_parameters(values(neuron.bias), values(neuron.threshold, NEVER), values(neuron.shift),
-                           values(neuron.negate))
+    thresholds = np.atleast_2d(values(neuron.threshold, NEVER))
+    return [pack_parameters(values(neuron.bias), threshold, values(neuron.shift), values(neuron.negate))
+            for threshold in thresholds]
 
 

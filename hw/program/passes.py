@@ -94,8 +94,9 @@ class Pass:
 
 
 def plane_rounds(feed: Feed) -> list[Round]:
-    """One round per bit-plane, most significant first."""
-    return [Round(plane, 0, Accumulate.ZERO if plane == feed.planes - 1 else Accumulate.DOUBLE,
+    """One round per bit-plane, most significant first; per map of integer spikes, which weigh the same."""
+    following = Accumulate.KEEP if feed.unary else Accumulate.DOUBLE
+    return [Round(plane, 0, Accumulate.ZERO if plane == feed.planes - 1 else following,
                   negate=feed.signed and plane == feed.planes - 1) for plane in reversed(range(feed.planes))]
 
 
@@ -123,8 +124,8 @@ def build_runs(
     """Runs of one pass: `rounds` times `sources`."""
     runs: list[Run] = []
     most = config.chunk_depth // 2
-    for turn in rounds:
-        for index, source in enumerate(sources):
+    for together in _groups(rounds, split):
+        for index, source, turn in ((i, s, turn) for i, s in enumerate(sources) for turn in together):
             segment, position = divmod(turn.weights + index, segments.chunks)
             plane = turn.plane if split.apart else 0
             operand = position * segments.rows
@@ -144,6 +145,17 @@ def build_runs(
             else:
                 runs[-1] = Run(*key, (*before, chunk))
     return tuple(runs)
+
+
+def _groups(rounds: Sequence[Round], split: Split) -> list[list[Round]]:
+    """Rounds that only add to what is there, to the same weights, take turns: tables and weights stay for them."""
+    groups: list[list[Round]] = []
+    for turn in rounds:
+        if turn.first is Accumulate.KEEP and groups and groups[-1][0].weights == turn.weights and not split.apart:
+            groups[-1].append(turn)
+        else:
+            groups.append([turn])
+    return groups
 
 
 def _same_tables(chunk: Chunk, operand: int, turn: Round) -> bool:

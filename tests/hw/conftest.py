@@ -37,15 +37,16 @@ class Builder:
         stage = self._stage(name, kind, given.channels, height, width, {})
         return self._add(Depthwise(name=name, input=source, weight=f"{name}.weight", padding=padding, neuron=stage))
 
-    def keyvalue(self, key: str = "input", value: str = "input", heads: int = 1) -> str:
+    def keyvalue(self, key: str = "input", value: str = "input", heads: int = 1, bipolar: bool = True) -> str:
         name = f"keyvalue{len(self.network.operators)}"
         self._declare(f"{name}.out", "keyvalue", self.network.tensors[key].channels, 1, 1)
-        return self._add(KeyValue(name=name, key=key, value=value, heads=heads, bipolar=True, output=f"{name}.out"))
+        return self._add(KeyValue(name=name, key=key, value=value, heads=heads, bipolar=bipolar,
+                                  output=f"{name}.out"))
 
-    def attend(self, query: str, keyvalue: str) -> str:
+    def attend(self, query: str, keyvalue: str, bipolar: bool = True) -> str:
         name, given = f"attend{len(self.network.operators)}", self.network.tensors[query]
         stage = self._stage(name, "spikes", given.channels, given.height, given.width, {})
-        return self._add(Attend(name=name, query=query, keyvalue=keyvalue, bipolar=True, neuron=stage))
+        return self._add(Attend(name=name, query=query, keyvalue=keyvalue, bipolar=bipolar, neuron=stage))
 
     def upsample(self, source: str) -> str:
         name, given = f"upsample{len(self.network.operators)}", self.network.tensors[source]
@@ -57,20 +58,24 @@ class Builder:
 
     def _stage(self, name: str, kind: str, channels: int, height: int, width: int, more: dict) -> Neuron:
         mode = more.pop("mode", {"spikes": "direct", "logits": "direct"}.get(kind, kind))
-        arrays = {"bias": self.rng.integers(-20, 20, channels)}
+        arrays, levels = {"bias": self.rng.integers(-20, 20, channels)}, more.get("levels", 1)
         if mode != "direct":
             arrays["shift"] = self.rng.integers(0, 3, channels)
         if kind == "spikes":
             arrays["threshold"] = self.rng.integers(1, 20, channels)
             more["lif"] = Lif()
+        if levels > 1:
+            arrays["threshold"] = np.sort(self.rng.integers(1, 60, (levels, channels)), axis=0)
+            more["lif"] = Lif(leak="memoryless")
         for key, array in arrays.items():
             self.network.arrays[f"{name}.{key}"] = array.astype(np.int32)
         size = (1, 1) if more.get("pool") else (height, width)
-        self._declare(f"{name}.out", kind, channels, *size)
+        self._declare(f"{name}.out", "integers" if levels > 1 else kind, channels, *size, levels)
         return Neuron(mode=mode, **{key: f"{name}.{key}" for key in arrays}, **{kind: f"{name}.out"}, **more)
 
-    def _declare(self, name: str, kind: str, channels: int, height: int, width: int) -> None:
-        self.network.tensors[name] = Tensor(name=name, kind=kind, channels=channels, height=height, width=width)
+    def _declare(self, name: str, kind: str, channels: int, height: int, width: int, levels: int = 1) -> None:
+        self.network.tensors[name] = Tensor(
+            name=name, kind=kind, channels=channels, height=height, width=width, levels=levels)
 
     def _add(self, operator: Operator) -> str:
         self.network.operators.append(operator)

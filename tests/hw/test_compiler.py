@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spikeloom.config import MachineConfig, preset
-from spikeloom.hw.isa import Engine, Instruction, Opcode
+from spikeloom.hw.isa import CHUNK_COMMON, Core, Engine, Instruction, Opcode, Target, unpack_fields
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
@@ -245,6 +245,67 @@ def test_a_window_too_small_for_planes_that_are_handed_over():
     _check(random_network(226), preset("tiny"), 226)
 
 
+@pytest.mark.parametrize("seed", [300, 301, 303])
+def test_integer_spikes(seed):
+    network = random_network(seed, theme="integers", cycles=30_000)
+    assert any(tensor.kind == "integers" for tensor in network.tensors.values())
+    for name in ("tiny", "cramped"):
+        _check(network, MACHINES[name], seed)
+
+
+def test_integer_spikes_in_pieces(builder):
+    """Units of a single map; several words of thresholds; pairs of maps of K and V in several COMPUTEs."""
+    made = builder("spikes", 20, 6, 8, frames=3)
+    first, second = (made.conv(channels=40, levels=levels) for levels in (7, 5))
+    attended = made.attend(first, made.keyvalue(first, second, heads=2, bipolar=False), bipolar=False)
+    made.conv(attended, channels=9)
+    made.depthwise(made.conv(first, channels=40, kernel=3, padding=1, mode="residual", levels=3), kernel=5, padding=2)
+    program = _check(made.network, replace(MACHINES["cramped"], spike_depth=140), 1)
+    chunks = [i.body["chunks"] for i in program.instructions() if i.body.get("core") == Core.HAMMING]
+    assert set(chunks) == {8, 35 % 8}
+    _check(made.network, MACHINES["wide"], 2)
+
+
+def test_integer_spikes_keep_their_tables(builder):
+    """The maps of a tensor take turns at each chunk, so tables are filled as often as for binary spikes."""
+    fills = []
+    for levels in (1, 4):
+        made = builder("spikes", 48, 4, 4)
+        made.conv(made.conv(channels=48, levels=levels), channels=8, kernel=3, padding=1)
+        program = _check(made.network, preset("tiny"), 1)
+        runs = [i.body for i in program.instructions() if i.opcode is Opcode.COMPUTE and i.layer == 1]
+        chunks = sum(body["chunks"] for body in runs)
+        assert chunks == levels * 27
+        fills.append(_table_fills(program, 1))
+    assert fills == [27, 27]
+
+
+def _table_fills(program: Program, layer: int) -> int:
+    """Chunk headers that fill the tables, among those that the operator loads."""
+    size, count = program.config.chunk_header_beats * program.config.beat_bytes, 0
+    for instruction in program.instructions():
+        body = instruction.body
+        if instruction.layer == layer and body.get("target") == Target.CHUNKS:
+            data = program.image[body["offset"]:body["offset"] + body["beats"] * program.config.beat_bytes]
+            words = [int.from_bytes(data[at:at + 4], "little") for at in range(0, len(data), size)]
+            count += sum(unpack_fields(CHUNK_COMMON, word)["load"] for word in words)
+    return count
+
+
+@pytest.mark.parametrize("height", [7, 8])
+def test_integer_spikes_of_a_spatial_sum(builder, height):
+    """Of a map that is drained at once; every drain of it sums anew."""
+    made = builder("spikes", 12, height, 9)
+    stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
+    pooled = made.conv(channels=12, mode="residual", pool=True, shortcut=stream, levels=4)
+    made.conv(pooled, channels=7, kind="logits")
+    if height == 7:
+        _check(made.network, preset("tiny"), 4)
+    else:
+        TestRefusals.refuses(made.network, "^operator conv1: integer spikes of a spatial sum need a map that is "
+                                           "drained at once; this one of 72 pixels is not$")
+
+
 def test_two_clips_one_after_the_other(builder):
     """K^T V of the clip before lies in the program region and must not matter."""
     made = builder("spikes", 24, 4, 5)
@@ -375,6 +436,12 @@ class TestRefusals:
         made.network.arrays["conv0.bias"][3] = 1 << 25
         with pytest.raises(NetworkError, match=r"^operator conv0: a = acc \+ bias of channel 3 may reach"):
             compile_network(made.network, preset("tiny"))
+
+    def test_thresholds(self, builder):
+        made = builder("spikes", 8, 3, 3)
+        made.conv(levels=5)
+        self.refuses(made.network, r"^operator conv0: 5 thresholds of 4 words do not fit the parameter buffer \(16 r",
+                     MachineConfig(lanes=4, word_channels=8, load_groups=2, output_words=4, parameter_depth=16))
 
     def test_parameters(self, builder):
         made = builder("spikes", 8, 3, 3)

@@ -23,10 +23,13 @@ CONFIGS = {
     "narrow": MachineConfig(lanes=2, word_channels=16, banks=2, output_words=2, load_groups=4, depthwise_rows=2)}
 
 
+LEVELS = 5
+
+
 def _place(config, kind, frames=5, channels=21, height=3, width=4, group=None):
     place = TensorPlace(
         name="t", kind=kind, region=Region.WORKSPACE, offset=0, size=0, frames=frames, channels=channels,
-        height=height, width=width, group=group or channels)
+        height=height, width=width, group=group or channels, levels=LEVELS if kind == "integers" else 1)
     return replace(place, size=tensor_size(place, config))
 
 
@@ -34,6 +37,8 @@ def _random(place, rng):
     dtype, shape = NETWORK_DTYPES[place.kind], network_shape(place)
     if dtype is np.bool_:
         return rng.random(shape) < 0.5
+    if place.kind == "integers":
+        return rng.integers(0, LEVELS, shape, dtype=dtype, endpoint=True)
     info = np.iinfo(dtype)
     return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
 
@@ -41,7 +46,7 @@ def _random(place, rng):
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize(("kind", "channels", "group"), [
     ("spikes", 21, None), ("spikes", 90, 45), ("planes", 21, 7), ("residual", 36, 12), ("logits", 21, None),
-    ("pixels", 3, None)])
+    ("pixels", 3, None), ("integers", 90, 45)])
 def test_round_trip(config, kind, channels, group):
     rng = np.random.default_rng(1)
     place = _place(config, kind, channels=channels, group=group)
@@ -64,7 +69,8 @@ def test_bit_positions(config):
         words = -(-width // wc)
         word, channel = head * words + c // wc, c % wc
         item = ((t // lanes * heads * words + word) * h + y) * w + x
-        for kind, value in (("spikes", 1), ("residual", -12345), ("planes", 0b01010010)):
+        level = (item // (h * w) * LEVELS) * h * w + item % (h * w)  # the first map of the word
+        for kind, value in (("spikes", 1), ("residual", -12345), ("planes", 0b01010010), ("integers", 3)):
             place = _place(config, kind, frames, heads * width, h, w, width)
             array = np.zeros(network_shape(place), dtype=NETWORK_DTYPES[kind])
             array[t, head * width + c, y, x] = value
@@ -72,6 +78,7 @@ def test_bit_positions(config):
             bit = channel * lanes + t % lanes
             expected = {
                 "spikes": 1 << item * beat * 8 + bit,
+                "integers": sum(1 << (level + i * h * w) * beat * 8 + bit for i in range(value)),
                 "residual": (value & 0xFFFF) << (item * 16 * beat * 8 + 16 * bit),
                 "planes": sum((value >> p & 1) << ((item * 8 + p) * beat * 8 + bit) for p in range(8))}[kind]
             assert number == expected, kind

@@ -33,7 +33,7 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
             windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(2, 3))[:, :, ::stride, ::stride]
             return int(windows.sum(dtype=np.int64)) * channels
 
-        return total(source.astype(np.int64) != 0), total(np.ones(source.shape, np.int64))
+        return total(source.astype(np.int64)), total(np.ones(source.shape, np.int64))
     if isinstance(operator, KeyValue):
         key, value, heads = values[operator.key], values[operator.value], operator.heads
         shape = (key.shape[0], heads, key.shape[1] // heads, -1)
@@ -53,13 +53,14 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
     return (query.size if operator.bipolar else int(query.sum())) * width, query.size * width
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_counts(seed: int) -> None:
-    network = random_network(seed)
+@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in SEEDS), (3, "integers"), (1, "integers")])
+def test_counts(seed: int, theme: str) -> None:
+    network = random_network(seed, theme=theme)
     values = {name: tensor.numpy() for name, tensor in Reference(network).run(random_clip(network, seed)).items()}
     for operator, found in zip(network.operators, count(network, values), strict=True):
         spikes, dense = brute_force(network, operator, values)
-        valued = isinstance(operator, (Conv, Depthwise)) and network.tensors[operator.input].kind != "spikes"
+        valued = isinstance(operator, (Conv, Depthwise)) and network.tensors[operator.input].kind in (
+            "pixels", "planes")
         assert found.operator == operator.name
         assert found.twin_macs == dense
         assert (found.accumulates, found.macs) == ((0, dense) if valued else (spikes, 0)), operator

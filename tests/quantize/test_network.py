@@ -197,6 +197,18 @@ def declare(name: str, **fields):
     return lambda network: network.tensors.__setitem__(name, replace(network.tensors[name], **fields))
 
 
+def integers(levels: int, lif: Lif, rows=None, name: str = "s0", index: int = 0, also=lambda network: None):
+    """Operator `index` makes integer spikes, by thresholds `rows` [levels]."""
+    def change(network: Network):
+        declare(name, kind="integers", levels=levels)(network)
+        neuron(index, levels=levels, lif=lif, threshold="rows")(network)
+        thresholds = 2 * np.arange(1, levels + 1) - 1 if rows is None else rows
+        network.arrays["rows"] = np.repeat(thresholds[:, None], 4, axis=1).astype(np.int32)
+        also(network)
+    return change
+
+
+LIF = Lif(leak="memoryless")
 FILL = np.full(4, 1, np.int32)
 
 
@@ -244,6 +256,17 @@ FILL = np.full(4, 1, np.int32)
     (declare("p0", kind="residual"), "operator dw: output p0 must be planes"),
     (declare("s1", channels=5), r"operator pw: output s1 must be spikes \[4, 4, 4\]"),
     (declare("kv", channels=8), "operator kv: 2 heads do not divide 4 channels"),
+    (declare("s0", kind="integers"), "tensor s0: levels must be 2..7 of kind integers, 1 of all others, not 1 of int"),
+    (declare("s0", levels=4), "tensor s0: levels must be 2..7 of kind integers, 1 of all others, not 4 of spikes"),
+    (declare("s0", kind="integers", levels=4), r"operator stem: output s0 must be spikes \[4, 4, 4\]"),
+    (integers(4, LIF), "operator kv: bipolar K.T V is of binary spikes, not of integer spikes"),
+    (integers(4, LIF, name="s1", index=2, also=operator(3, key="s0")),
+     "operator attend: bipolar queries are binary spikes, not integer spikes"),
+    (integers(4, Lif()), "operator stem: integer spikes need leak memoryless, not decayed, and thresholds that rise"),
+    (integers(4, LIF, rows=np.array([3, 5, 4, 9])), "operator stem: integer spikes need leak memoryless, not memory"),
+    (integers(4, LIF, rows=np.array([3])), r"operator stem: array rows must be int32\[4, 4\], not int32\[1, 4\]"),
+    (integers(8, LIF), "tensor s0: levels must be"),
+    (neuron(1, levels=2), "operator dw: levels must be 1..7, 1 without lif, not 2"),
 ])
 def test_refused_networks(change, message):
     network = small()

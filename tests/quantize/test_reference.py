@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from spikeloom.bounds import Bounds
-from spikeloom.network import Attend, Conv, KeyValue, Network, NetworkError, TemporalAttend, Upsample
-from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network
-from spikeloom.quantize.reference import DTYPES, Reference, exact_type
+from spikeloom.network import Attend, Conv, KeyValue, Lif, Network, NetworkError, TemporalAttend, Upsample
+from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network, steps
+from spikeloom.quantize.reference import DTYPES, Reference, exact_type, fire
 
 SMALL = {"channels": 6, "size": 5, "frames": (1, 3, 4), "operators": 6}
 
@@ -124,7 +124,8 @@ def naive_neuron(network, neuron, accumulator, values):
     if neuron.pool:
         current = current.sum(axis=(2, 3), keepdims=True)
     if neuron.spikes:
-        made[neuron.spikes] = naive_lif(neuron.lif, current, arrays[neuron.threshold])
+        thresholds = np.atleast_2d(arrays[neuron.threshold])
+        made[neuron.spikes] = sum(naive_lif(neuron.lif, current, one) for one in thresholds)
     return {name: value for name, value in made.items() if name is not None}
 
 
@@ -178,6 +179,18 @@ def test_batch_is_clip_by_clip(seed):
     for clip, output in zip(clips, batch, strict=True):
         assert torch.equal(reference.infer(clip), output)
         assert torch.equal(reference.run(clip)[network.output], output)
+
+
+@pytest.mark.parametrize("levels", [2, 4, 7])
+def test_integer_spikes_are_rounded_and_clamped(levels):
+    """Thresholds at (i - 1/2) steps make round(clamp(x / step, 0, levels)), rounded half up."""
+    step = torch.tensor([1, 2, 16, 1 << 12])
+    value = torch.randint(-9 << 12, 9 << 12, (3, 2, 4, 5, 6), generator=torch.Generator().manual_seed(0))
+    value >>= torch.tensor([12, 11, 8, 0]).view(4, 1, 1)
+    spikes = fire(Lif(leak="memoryless"), value, steps(step, levels))
+    wanted = (value / step.view(4, 1, 1)).clamp(0, levels)
+    assert spikes.dtype == torch.uint8
+    assert torch.equal(spikes, (wanted + 0.5).floor().to(torch.uint8))
 
 
 def test_a_changed_rounding_is_found():
