@@ -15,6 +15,7 @@ from spikeloom.operations import additions
 from spikeloom.quantize.calibration import run_float
 from spikeloom.quantize.energy import count
 from spikeloom.quantize.folding import fold
+from spikeloom.quantize.heads import Pyramid
 from spikeloom.quantize.models import SpikeVideoFormer, named_config
 from spikeloom.quantize.quantizer import integer_outputs, quantize
 from spikeloom.quantize.reference import Reference
@@ -39,6 +40,8 @@ def model(request) -> SpikeVideoFormer:
                 module.momentum = 0.5
         last = model.head if isinstance(model.head, nn.Linear) else model.head.classify
         nn.init.normal_(last.weight, std=0.3)
+        if isinstance(model.head, Pyramid):
+            nn.init.constant_(model.head.laterals[0][1].weight, 40.0)  # levels differ in range
     model.train()
     with torch.no_grad():
         for _ in range(4):

@@ -181,7 +181,7 @@ def test_cityscapes(city: Path) -> None:
 def test_masks_and_pictures_are_aligned(tmp_path: Path) -> None:
     """A bright square: the picture is bright where the mask says so, up to the border."""
     picture, mask = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8)
-    picture[10:30, 20:45], mask[10:30, 20:45] = 200, 1
+    picture[3:22, 12:40], mask[3:22, 12:40] = 200, 1
     write_png(tmp_path / "leftImg8bit/train/x/x_000000_000000_leftImg8bit.png", picture)
     write_png(tmp_path / "gtFine/train/x/x_000000_000000_gtFine_labelTrainIds.png", mask)
     clips, targets = get_task(replace(SEGMENT, frames=1), tmp_path).batch([0], "train", 0)
