@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from spikeloom.quantize.checkpoints import CheckpointError, ImportedModel, ImportOptions, import_model
 from spikeloom.quantize.checkpoints.against import compare_with_original
+from spikeloom.quantize.checkpoints.original_runner import build
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig
 from spikeloom.quantize.relatives import ESpikeFormer, SpikeDrivenTransformerV1, V1Config, V3Config
 
@@ -73,6 +75,26 @@ def test_names_the_first_stage_that_differs(tmp_path: Path, builder: str, first:
     assert differing[0] == first
     assert not found.agrees
     assert "DIFFERS" in str(next(stage for stage in found.stages if stage.name == first))
+
+
+def test_arguments_by_stage_only_where_the_class_takes_them() -> None:
+    class ByStage:
+        def __init__(self, num_heads: list[int], depths: list[int], att_mode: str) -> None:
+            self.given = (num_heads, depths, att_mode)
+
+    class Single:
+        def __init__(self, num_heads: int, depths: int) -> None:
+            self.given = (num_heads, depths)
+
+    def built(maker: type, heads: int | list[int]) -> Any:
+        task = {
+            "module": "m.py", "builder": "", "classes": ["Other", "Network"], "per_stage": ["num_heads", "depths"],
+            "arguments": {"num_heads": heads, "depths": 8, "att_mode": "2D", "kd": True}}
+        return build(SimpleNamespace(Network=maker), task).given
+
+    assert built(ByStage, 2) == ([2] * 4, [8] * 4, "2D")
+    assert built(ByStage, [4, 2, 4, 2]) == ([4, 2, 4, 2], [8] * 4, "2D")
+    assert built(Single, 2) == (2, 8)
 
 
 def test_refuses_what_cannot_be_run(tmp_path: Path) -> None:
