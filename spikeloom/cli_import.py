@@ -50,6 +50,7 @@ def add_import(
         "--distilled", choices=("average", "head", "head_kd"), default="average",
         help="of the two heads of a distilled network (%(default)s)")
     parser.add_argument("--heads", type=_heads, metavar="N[,N]", help="attention heads (of stages 3, 4)")
+    parser.add_argument("--design", metavar="D", help="where attention looks: joint, neuron (within a frame) ...")
     parser.add_argument("--frames", type=int, metavar="N", help="time steps of a clip")
     parser.add_argument("--size", type=_size, metavar="H[xW]", help="frames in pixels")
     parser.add_argument("--mean", type=_channels, metavar="R,G,B", help="mean of pixels from 0 to 1")

@@ -143,7 +143,10 @@ def _arguments(imported: ImportedModel) -> dict[str, Any]:
             "function that builds the original with --builder")
     arguments |= {"embed_dim": list(config.widths), "depths": sum(config.depths)}
     if imported.family is SPIKE_VIDEO_FORMER:
-        arguments["att_mode"] = ATTENTION.get((config.attention, getattr(config, "design", "joint")), "none")
+        kind = (config.attention, config.design)
+        if kind not in ATTENTION:
+            raise CheckpointError(f"the released class has no {kind[0]} attention of the design `{kind[1]}`")
+        arguments["att_mode"] = ATTENTION[kind]
     return arguments
 
 

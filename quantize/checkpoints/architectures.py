@@ -83,7 +83,7 @@ def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
 
 def _attention(tensors: Mapping[str, Tensor]) -> str:
     """The batch norm behind attention comes with Hamming attention only."""
-    return "hamming" if any(".attn.attn_bn." in name for name in tensors) else "dot"
+    return "hamming" if any(".attn_bn." in name for name in tensors) else "dot"
 
 
 _COMMON: dict[str, Callable[[Mapping[str, Tensor]], Any]] = {
@@ -133,8 +133,8 @@ FAMILIES = {family.name: family for family in (SPIKE_VIDEO_FORMER, V3, V1)}
 
 
 def _meta_spikeformer(widths: tuple[int, int, int, int]) -> Architecture:
-    """Meta-SpikeFormer (V2) for images, one time step."""
-    config = SpikeVideoFormerConfig(widths=widths, attention="dot", frames=1, classes=1000)
+    """Meta-SpikeFormer (V2) for images: attention within each time step, neurons that keep their membrane."""
+    config = SpikeVideoFormerConfig(widths=widths, attention="dot", design="neuron", frames=1, classes=1000)
     return Architecture(family=SPIKE_VIDEO_FORMER, config=config)
 
 

@@ -34,6 +34,7 @@ class ImportOptions:
         ema: Take the moving average of the weights.
         distilled: Of the heads of a distilled network: `average`, `head` or `head_kd`.
         heads: Attention heads, one number or those of stages 3 and 4.
+        design: Where attention looks in space and time, one of `DESIGNS` of `quantize.layers`.
         frames, size: Time steps of a clip; height and width in pixels.
         mean, std: Of pixels from 0 to 1, per channel.
         neuron: Fields of `NeuronConfig` and their values, as text or as they are; the others stay.
@@ -46,6 +47,7 @@ class ImportOptions:
     ema: bool = False
     distilled: str = "average"
     heads: int | tuple[int, int] | None = None
+    design: str | None = None
     frames: int | None = None
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
@@ -183,7 +185,8 @@ def _files(path: str | Path) -> tuple[Path, Path]:
 def _configured(path: Path, config: Any, options: ImportOptions) -> Any:
     """The configuration with the options that were given; all of them exist in all families but the pixels'."""
     chosen = {
-        "heads": options.heads, "frames": options.frames, "pixel_mean": options.mean, "pixel_std": options.std,
+        "heads": options.heads, "design": options.design, "frames": options.frames, "pixel_mean": options.mean,
+        "pixel_std": options.std,
         "height": options.size and options.size[0], "width": options.size and options.size[1],
         "neuron": options.neuron or None}
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -225,6 +228,9 @@ def _uncertain(family: Family, config: Any, options: ImportOptions, tensors: dic
     notices: list[str] = []
     if options.heads is None and family is SPIKE_VIDEO_FORMER:
         notices.append(f"assumed {_shown_heads(config.heads)} attention heads: shapes do not tell, --heads does")
+    if options.design is None and family is SPIKE_VIDEO_FORMER and config.attention == "dot":
+        where = "within each frame" if config.design == "neuron" else "over all tokens of the clip"
+        notices.append(f"assumed dot-product attention {where}: nothing in the file tells, --design does")
     if family is SPIKE_VIDEO_FORMER and config.attention == "dot" and options.distilled != "head_kd":
         notices.append(
             "no `attn_bn`: dot product. If this is a Meta-SpikeFormer: its first release feeds `head` with reals, a "

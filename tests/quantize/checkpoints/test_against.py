@@ -41,13 +41,14 @@ def imported(folder: Path, *, twins: bool = False, **fields: Any) -> ImportedMod
     if twins:
         state |= {f"head_kd.{name}": torch.randn_like(state[f"head.{name}"]) for name in ("weight", "bias")}
     torch.save({"model": state}, folder / "small.pth")
-    options = ImportOptions(heads=fields.get("heads", 2), size=(32, 32))
+    options = ImportOptions(heads=fields.get("heads", 2), design=fields.get("design", "joint"), size=(32, 32))
     return import_model(folder / "small.pth", options)
 
 
-@pytest.mark.parametrize(("attention", "heads", "twins"), [("hamming", (4, 2), False), ("dot", 2, True)])
-def test_agrees_stage_by_stage(tmp_path: Path, attention: str, heads: int | tuple[int, int], twins: bool) -> None:
-    found = compare_with_original(imported(tmp_path, attention=attention, heads=heads, twins=twins), STAND_IN)
+@pytest.mark.parametrize("fields", [
+    {"heads": (4, 2)}, {"attention": "dot", "twins": True}, {"attention": "dot", "design": "neuron"}])
+def test_agrees_stage_by_stage(tmp_path: Path, fields: dict[str, Any]) -> None:
+    found = compare_with_original(imported(tmp_path, **fields), STAND_IN)
     names = [stage.name for stage in found.stages]
     assert names[0] == "downsample1_1"
     assert names[-2:] == ["block4.1", "logits"]
@@ -108,6 +109,8 @@ def test_refuses_what_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "models.py").write_text("import a_module_that_is_not_there\n")
     with pytest.raises(CheckpointError, match=r"No module named 'a_module_that_is_not_there'.*--python"):
         compare_with_original(small, tmp_path)
+    with pytest.raises(CheckpointError, match="no hamming attention of the design `neuron`"):
+        compare_with_original(imported(tmp_path, design="neuron"), STAND_IN)
     short = imported(tmp_path, depths=(1, 1))
     with pytest.raises(CheckpointError, match=r"released class has depths \(6, 2\), this model \(1, 1\)"):
         compare_with_original(short, STAND_IN)

@@ -9,6 +9,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from spikeloom.quantize.checkpoints import (
     read_checkpoint,
 )
 from spikeloom.quantize.convert import ModelError, load_model, quantize
-from spikeloom.quantize.models import build
+from spikeloom.quantize.models import SpikeVideoFormer, build, named_config
 from spikeloom.quantize.relatives import ESpikeFormer, SpikeDrivenTransformerV1, V1Config, V3Config
 
 MICRO = ImportOptions(arch="micro")
@@ -266,6 +267,22 @@ def test_published_sizes_are_recognised(tmp_path: Path, name: str) -> None:
     for other in set(ARCHITECTURES) - {name, name.removeprefix("v2-")}:  # 55M without `attn_bn` is its dot product
         with pytest.raises(CheckpointError, match=rf"is not `{other}`|its tensors are those of {family.name}"):
             infer(tmp_path, tensors, other)
+
+
+def test_designs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = replace(named_config("micro"), attention="dot")
+    path = write(tmp_path, SpikeVideoFormer(replace(config, design="hierarchical")).state_dict())
+    assert "unexpected: block3.0.attn_time" in refusal(path)
+    found = import_model(path, ImportOptions(arch="micro", design="hierarchical"))
+    assert (found.config.design, found.config.attention) == ("hierarchical", "dot")
+    path = write(tmp_path, SpikeVideoFormer(config).state_dict())
+    assert any("over all tokens of the clip" in notice for notice in import_model(path, MICRO).notices)
+    within = import_model(path, ImportOptions(arch="micro", design="neuron"))
+    assert within.config.design == "neuron"
+    assert not any("--design" in notice for notice in within.notices)
+    assert "`design` must be one of joint" in refusal(path, ImportOptions(arch="micro", design="other"))
+    assert ARCHITECTURES["v2-55M"].config.design == "neuron"
 
 
 def test_what_leaves_no_trace_is_an_option(tmp_path: Path, state: State, logits: Tensor) -> None:
