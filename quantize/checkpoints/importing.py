@@ -170,7 +170,7 @@ def check_integer_form(path: str | Path) -> None:
     _, text = _files(path)
     family = FAMILIES.get(json.loads(text.read_text()).get("family", SPIKE_VIDEO_FORMER.name))
     if family is not None and family.lacks:
-        raise CheckpointError(f"{text}: {family.name} runs in torch only: {family.lacks}, for which there is no operator")
+        raise CheckpointError(f"{text}: {family.name} runs in torch only: {family.lacks}: there is no operator for it")
 
 
 def _files(path: str | Path) -> tuple[Path, Path]:
