@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spikeloom.network import Lif, Neuron
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
 from spikeloom.quantize.neurons import LIF, NeuronConfig
-from spikeloom.quantize.qat import QuantizationAware, _NeuronStage
+from spikeloom.quantize.qat import QuantizationAware, _NeuronStage, _Straight
 from spikeloom.quantize.quantizer import integer_outputs, quantize
 from spikeloom.quantize.reference import Reference
 
@@ -54,7 +54,8 @@ def trained(config: SpikeVideoFormerConfig, weight_bits: int) -> QuantizationAwa
 
 
 @pytest.mark.parametrize(("change", "weight_bits"), [
-    ({}, 8), ({}, 4), ({"attention": "dot"}, 4), ({"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
+    ({}, 8), ({"pixel_mean": (0.485, 0.456, 0.406)}, 4), ({"attention": "dot"}, 4),
+    ({"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
     ({"design": "hierarchical"}, 8), ({"design": "factorised", "attention": "dot"}, 4),
     ({"head": "pose", "classes": 6, "tasks": ()}, 8),
     ({"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4)])
@@ -119,6 +120,24 @@ def test_gradients_where_nothing_is_rounded(mode: str, config: NeuronConfig) -> 
     assert 0.05 < float(spikes.detach().mean()) < 0.95
     for ours, theirs in zip(leaves, reals, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_no_gradient_where_numbers_saturate() -> None:
+    """At the ends of weights, planes and the residual stream; a shift by 2 is a quarter of the gradient."""
+    real = torch.tensor([-9.0, -7.4, 0.3, 8.0], requires_grad=True)
+    integers = _Straight.apply(real, torch.tensor([-7, -7, 0, 7]), real.detach().abs() <= 7.5)
+    integers.sum().backward()
+    assert integers.tolist() == [-7, -7, 0, 7]
+    assert torch.as_tensor(real.grad).tolist() == [0, 1, 1, 0]
+    for mode, largest in (("planes", 127), ("residual", 32767)):
+        neuron = Neuron(mode=mode, bias="bias", shift="shift", **{mode: "out"})
+        arrays = {"bias": torch.zeros(1).long(), "shift": torch.full((1,), 2)}
+        value = torch.tensor([0.0, 4.0 * largest, 4.0 * largest + 8, -4.0 * largest - 12]).view(4, 1, 1, 1, 1)
+        value.requires_grad_()
+        out, = _NeuronStage.apply(value, torch.zeros(1), None, None, neuron, None, arrays)
+        out.sum().backward()
+        assert out.flatten().tolist() == [0, largest, largest, -largest - 1]
+        assert torch.as_tensor(value.grad).flatten().tolist() == [0.25, 0.25, 0, 0]
 
 
 def test_formats_must_be_chosen() -> None:
