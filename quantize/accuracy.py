@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from .convert import ZOO, calibration_clips
 from .inference import FromPixels, integer_predictor, predictor
+from .layers import DESIGNS
 from .model_files import load, load_formats, versions
 from .models import named_config
 from .quantizer import quantize
@@ -37,11 +38,10 @@ from .training import MODEL, RunConfig, load_config, train
 from .training.checkpoint import FILE_NAME as CHECKPOINT
 from .training.config import parse
 
-__all__ = ["DESIGNS", "PRECISIONS", "ROWS", "Row", "main", "measure", "page"]
+__all__ = ["PRECISIONS", "ROWS", "Row", "main", "measure", "page"]
 
 PRECISIONS = ("float", "int8", "int4", "int8 QAT", "int4 QAT")
 NETWORKS = ("digits", "walkers", "masks")
-DESIGNS = ("joint", "spatial", "neuron", "hierarchical", "factorised")
 SEEDS = (1, 2, 3)
 ABLATION_STEPS = 600
 CLIPS = 1000

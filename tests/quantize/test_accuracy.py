@@ -25,6 +25,9 @@ def test_keys_are_unique_and_rows_know_where_their_weights_are(tmp_path: Path) -
     assert run is not None
     assert run.qat is not None
     assert (run.name, run.start, run.qat.weight_bits) == ("digits-qat4", "digits", 4)
+    ablation = Row(network="digits-factorised-3").run()
+    assert ablation is not None
+    assert (ablation.model.design, ablation.schedule.seed, ablation.qat) == ("factorised", 3, None)
 
 
 def test_a_row_is_measured_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
