@@ -11,14 +11,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("sklearn")
 
-from spikeloom.quantize.inference import FromPixels, predictor
+from spikeloom.network import Network
+from spikeloom.quantize.convert import quantize
+from spikeloom.quantize.inference import FromPixels, integer_predictor, predictor
 from spikeloom.quantize.model_files import load, load_formats
 from spikeloom.quantize.models import named_config
+from spikeloom.quantize.qat import QuantizationAware
 from spikeloom.quantize.training import ConfigError, Evaluation, Qat, RunConfig, Schedule, load_config, train
 from spikeloom.quantize.training.optimiser import rate_factor
 
@@ -89,6 +93,19 @@ def test_other_tasks_are_trained_by_the_same_script(tmp_path: Path, name: str) -
     report = train(replace(config, schedule=schedule, evaluation=Evaluation(clips=2)), tmp_path)
     assert report["training"]["model"]["head"] == config.model.head != "class"
     assert report["test"]["n"] == 2
+
+
+def test_the_integer_network_of_a_run_is_what_was_trained(tmp_path: Path) -> None:
+    """From the files of a quantisation-aware run to the same outputs, bit for bit."""
+    report = train(QAT, tmp_path)
+    with pytest.raises(ValueError, match="`weight_bits` must be those of `formats`, 4, not `8`"):
+        quantize(tmp_path / "model.safetensors", tmp_path / "network", weight_bits=8)
+    assert quantize(tmp_path / "model.safetensors", tmp_path / "network", count=2).weight_bits == 4
+    predict, task = integer_predictor(Network.load(tmp_path / "network")), QAT.make_task()
+    assert task.evaluate(predict, n=8) == report["test"]
+    clips, _ = task.batch(range(4), "test", 1)
+    trained = predictor(QuantizationAware(load(tmp_path / "model"), load_formats(tmp_path / "model")))(clips)
+    assert np.array_equal(trained, predict(clips).astype(np.float32))
 
 
 def test_tensorboard_events(tmp_path: Path) -> None:
