@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeloom.hw.program.layout import Region, TensorPlace
+from spikeloom.hw.program.layout import NETWORK_DTYPES, Region, TensorPlace
 from spikeloom.hw.program.program import Program
+from spikeloom.network import SPIKING
 from spikeloom.registers import ENGINE_NAMES, register
 
 from .board import Board, Buffer
@@ -62,14 +63,14 @@ class SpikeCounter:
     """
 
     def __init__(self, program: Program) -> None:
-        spikes = [p for p in program.tensors.values() if p.kind == "spikes" and p.name != program.input]
+        spikes = [p for p in program.tensors.values() if p.kind in SPIKING and p.name != program.input]
         seen = [p for p in spikes if p.region == Region.WORKSPACE and not _is_shared(p, program)]
         self.names = tuple(place.name for place in seen)
         self.hidden = len(spikes) - len(seen)
         self._places = [(place, _mask(place, program)) for place in seen]
 
     def rates(self, workspace: NDArray[np.uint8]) -> dict[str, float]:
-        """Share of the neurons that fired, by tensor."""
+        """Share of the neurons that fired, by tensor; of integer spikes their mean over levels."""
         return {place.name: _rate(place, mask, workspace) for place, mask in self._places}
 
 
@@ -81,16 +82,16 @@ def _is_shared(place: TensorPlace, program: Program) -> bool:
 
 
 def _mask(place: TensorPlace, program: Program) -> NDArray[np.uint8]:
-    """Bits of a pixel that are neurons: uint8[lane groups x words, beat bytes]; the others mean nothing."""
+    """Bits of a pixel that are neurons: uint8[lane groups x words x levels, beat bytes]; the others mean nothing."""
     pixel = replace(place, height=1, width=1)
-    ones = np.ones((place.frames, place.channels, 1, 1), np.bool_)
+    ones = np.full((place.frames, place.channels, 1, 1), place.levels, NETWORK_DTYPES[place.kind])
     return np.frombuffer(pixel.pack(ones, program.config), np.uint8).reshape(-1, program.config.beat_bytes)
 
 
 def _rate(place: TensorPlace, mask: NDArray[np.uint8], workspace: NDArray[np.uint8]) -> float:
     data = workspace[place.offset:place.offset + place.size].reshape(len(mask), -1, mask.shape[1])
     fired = int(_BITS[data & mask[:, None, :]].sum(dtype=np.int64))
-    return fired / (place.frames * place.channels * place.height * place.width)
+    return fired / (place.frames * place.channels * place.height * place.width * place.levels)
 
 
 class MeteredBoard:

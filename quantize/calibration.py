@@ -148,7 +148,8 @@ def _outputs(stage: FloatStage, value: Tensor) -> dict[str, Tensor]:
         values[made["logits"]] = value.sum(0).flatten(1)
     if stage.neuron is not None:
         current = value.mean((-2, -1), keepdim=True) if stage.pool else value
-        values[made["spikes"]] = LIF(stage.neuron)(current) != 0
+        spikes, levels = LIF(stage.neuron)(current), stage.neuron.levels
+        values[made["spikes"]] = (spikes * levels).round().to(torch.uint8) if levels > 1 else spikes != 0
     return values
 
 

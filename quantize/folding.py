@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from spikeloom.network import NetworkError
+
 from .heads import LEVELS, Pyramid
 from .layers import (
     DOT_SCALE,
@@ -52,7 +54,8 @@ class FloatStage:
     `value = scale * accumulator + bias` where the accumulator is a convolution of `inputs[0]` with `weight`, or the
     product of query `inputs[0]` and K^T V `inputs[1]`, or (`temporal`) the attention from frame to frame of
     `inputs` = (query, key, value); a `keyvalue` makes K^T V of `inputs` = (key, value), an `upsample` enlarges the
-    residual tensor `inputs[0]` twice by nearest neighbour.
+    residual tensor `inputs[0]` twice by nearest neighbour. Integer spikes are 0..levels here, where those of the model
+    are 0..1: the weights behind them are that much smaller.
 
     Attributes:
         name: Module path, which is the name of the integer operator too.
@@ -180,6 +183,7 @@ class _Folder:
         self.spikes = PIXELS
         self.residual: str | None = None
         self.levels: dict[str, str] = {}  # module -> spikes of the stream at its end
+        self.largest: dict[str, int] = {}  # integer spikes -> what 1.0 of the model is
 
     def run(self) -> list[FloatStage]:
         modules = self.model.stages()
@@ -204,12 +208,14 @@ class _Folder:
         stage = FloatStage(name=name, kind=kind, inputs=inputs, **fields)  # type: ignore[arg-type]
         self.stages.append(stage)
         made = stage.outputs
+        if stage.neuron is not None:
+            self.largest[made["spikes"]] = stage.neuron.levels
         return next((name for kind, name in made.items() if kind != "residual"), f"{name}.residual")
 
     def conv(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> str:
         weight, bias = weights
         fields = {"padding": weight.shape[2] // 2, **fields}
-        return self.add(name, "conv", (source,), weight=weight, bias=bias, **fields)
+        return self.add(name, "conv", (source,), weight=weight / self.largest.get(source, 1), bias=bias, **fields)
 
     def onto_stream(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> None:
         """A convolution whose result is added to the residual stream, and the neuron that reads the sum."""
@@ -241,7 +247,8 @@ class _Folder:
     def depthwise(self, name: str, source: str, weights: tuple[Tensor, Tensor]) -> str:
         weight, bias = weights
         return self.add(
-            name, "depthwise", (source,), weight=weight, bias=bias, padding=weight.shape[2] // 2, mode="planes")
+            name, "depthwise", (source,), weight=weight / self.largest.get(source, 1), bias=bias,
+            padding=weight.shape[2] // 2, mode="planes")
 
     def repconv(self, name: str, source: str, module: nn.Module) -> tuple[str, str, tuple[Tensor, Tensor]]:
         """What precedes the last convolution of a RepConv: (its name, its input, its weight and bias)."""
@@ -285,12 +292,16 @@ class _Folder:
             last = self.repconv(f"{name}.{part}_conv", self.spikes, module.get_submodule(f"{part}_conv"))
             made[part] = self.conv(*last, neuron=self.neuron_of(module, f"{part}_lif"))
         bipolar = module.attention == "hamming"
+        largest = max(self.largest[spikes] for spikes in made.values())
+        if largest > 1 and (bipolar or module.scope == "pixel"):
+            raise NetworkError(f"operator {name}: Hamming attention and attention over time are defined on binary "
+                               f"spikes, not on integer spikes of {largest} levels; use `attention` dot in space")
         common: dict[str, object] = {"heads": module.heads, "bipolar": bipolar}
         if module.attn_bn is not None:
             scale, bias = batch_norm(module.attn_bn)
             scale = scale / (2 * module.dim)
         else:
-            scale = torch.full((module.dim,), DOT_SCALE, dtype=torch.float64, device=self.device)
+            scale = torch.full((module.dim,), DOT_SCALE / largest ** 3, dtype=torch.float64, device=self.device)
             bias = torch.zeros_like(scale)
         stage: dict[str, object] = {
             **common, "scale": scale, "bias": bias, "neuron": self.neuron_of(module, "attn_lif")}

@@ -149,7 +149,8 @@ def choose_formats(
 ) -> Formats:
     """Formats of a folded network, from the statistics of `calibration.calibrate`."""
     weight_max(weight_bits)
-    chooser = _Chooser(outputs, weight_bits)
+    levels = {stage.outputs["spikes"]: stage.neuron.levels for stage in stages if stage.neuron is not None}
+    chooser = _Chooser(outputs, weight_bits, levels)
     for stage in stages:
         if stage.weight is not None:
             chooser.choose(stage)
@@ -162,8 +163,8 @@ def choose_formats(
 class _Chooser:
     """Formats of planes and steps in execution order, then of streams."""
 
-    def __init__(self, outputs: Mapping[str, Statistics], weight_bits: int) -> None:
-        self.outputs, self.weight_bits = outputs, weight_bits
+    def __init__(self, outputs: Mapping[str, Statistics], weight_bits: int, levels: Mapping[str, int]) -> None:
+        self.outputs, self.weight_bits, self.levels = outputs, weight_bits, levels
         self.steps: dict[str, Step] = {}
         self.fractions: dict[str, int] = {}
 
@@ -171,15 +172,15 @@ class _Chooser:
         assert stage.weight is not None
         assert stage.bias is not None
         source = stage.inputs[0]
-        kind = "pixels" if source == PIXELS else "planes" if source in self.fractions else "spikes"
+        kind = "pixels" if source == PIXELS else "planes" if source in self.fractions else "integers"
         weight, bias = stage.weight * 2.0 ** -self.fractions.get(source, 0), stage.bias
         if stage.pad is not None:
             bias = bias + weight.sum((2, 3)) @ stage.pad  # what is left once the mean colour is taken off
         threshold = stage.neuron.threshold if stage.mode == "direct" and stage.neuron is not None else None
         least = 2.0 ** (SHIFT_MIN + RESIDUAL_FRACTION[0]) if stage.mode in ("residual", "planes") else 1.0
         self.steps[stage.name] = step = choose_step(
-            weight, bias, kind=kind, least=least, threshold=threshold, shared=stage.mode == "logits",
-            weight_bits=self.weight_bits)
+            weight, bias, kind=kind, levels=self.levels.get(source, 1), least=least, threshold=threshold,
+            shared=stage.mode == "logits", weight_bits=self.weight_bits)
         if stage.mode == "planes":
             fraction = choose_fraction(torch.cat(self.outputs[stage.name].samples), PLANE_BITS)
             self.fractions[stage.outputs["planes"]] = _within_shifts(fraction, step)
@@ -208,7 +209,7 @@ def _within_shifts(fraction: int, step: Step) -> int:
 
 
 def choose_step(
-    weight: Tensor, bias: Tensor, *, kind: str, least: float = 1.0, threshold: float | None = None,
+    weight: Tensor, bias: Tensor, *, kind: str, levels: int = 1, least: float = 1.0, threshold: float | None = None,
     shared: bool = False, weight_bits: int = 8,
 ) -> Step:
     """Scales and integer weights of a convolution.
@@ -216,7 +217,7 @@ def choose_step(
     Args:
         weight: float64[Co, Ci, k, k], real weight per unit of the input's integers.
         bias: float64[Co]; the scale is small enough for it to fit.
-        kind: Of the input tensor, for the accumulator's bound.
+        kind, levels: Of the input tensor, for the accumulator's bound; binary spikes are integers of one level.
         least: Smallest scale.
         threshold: Scales are those that make it an integer; without it they are powers of two.
         shared: One scale for all channels.
@@ -234,7 +235,7 @@ def choose_step(
     scale = np.take_along_axis(candidates, errors.argmin(axis=0)[None], axis=0)[0]
     scale = np.repeat(scale, len(real)) if shared else scale
     while True:
-        low, high = weight_bounds(_round_weights(real, scale, most), kind)
+        low, high = weight_bounds(_round_weights(real, scale, most), kind, levels)
         over = np.maximum(high, -low) >= 1 << (ACCUMULATOR_BITS - 1)
         if not over.any() or (scale[over] <= least).any():
             break

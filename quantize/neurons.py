@@ -17,6 +17,12 @@ leak            H                          used by
 ``memoryless``  ``X``                      image networks: every frame on its own
 ==============  =========================  =============================================
 
+With ``levels`` > 1 the neuron is I-LIF: integer spikes, no memory, whatever ``leak``, ``reset`` and ``strict`` say::
+
+    S[t] = round(clamp(X[t] / threshold, 0, levels)) / levels      rounded half up, as the hardware does
+
+(``torch.round`` rounds half to even; on real numbers nobody sees it.) Its gradient is that of the clamp.
+
 The backward pass treats the reset as a constant (``detach_reset=True`` of spikingjelly) and replaces
 the derivative of the step by a surrogate, following Neftci et al., arXiv 1901.09948.
 Forward and gradient are held value for value against spikingjelly in ``tests/quantize/test_neurons.py``.
@@ -30,6 +36,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from spikeloom.arithmetic import LEVELS_MAX
 
 __all__ = ["LEAKS", "LIF", "RESETS", "SURROGATES", "NeuronConfig", "integrate", "surrogate_derivative"]
 
@@ -59,14 +67,16 @@ class NeuronConfig:
     strict : bool
         Fire at ``H > threshold`` instead of ``H >= threshold``.
     threshold : float
-        Firing threshold, > 0, in units of the input.
+        Firing threshold, > 0, in units of the input; of integer spikes the step from level to level.
+    levels : int
+        Largest integer spike, 1 to ``LEVELS_MAX``; 1: binary spikes.
     surrogate : str
         Derivative used in the backward pass, one of :data:`SURROGATES`. No effect on the forward pass.
 
     Raises
     ------
     ValueError
-        If an option is unknown or the threshold is not positive.
+        If an option is unknown, the threshold is not positive or the levels are out of range.
     """
 
     leak: str = "decayed"
@@ -74,6 +84,7 @@ class NeuronConfig:
     strict: bool = False
     threshold: float = 1.0
     surrogate: str = "sigmoid"
+    levels: int = 1
 
     def __post_init__(self) -> None:
         _check_choice("leak", self.leak, tuple(LEAKS))
@@ -81,6 +92,8 @@ class NeuronConfig:
         _check_choice("surrogate", self.surrogate, SURROGATES)
         if not (math.isfinite(self.threshold) and self.threshold > 0):
             raise ValueError(f"`threshold` must be a positive number, not `{self.threshold!r}`")
+        if self.levels not in range(1, LEVELS_MAX + 1):
+            raise ValueError(f"`levels` must be from 1 to {LEVELS_MAX}, not `{self.levels!r}`")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -135,6 +148,21 @@ class _MultiStepLIF(torch.autograd.Function):
         return lif_backward(grads[0], h, spikes, ctx.config), None
 
 
+class _IntegerSpikes(torch.autograd.Function):
+    """round(clamp(x, 0, levels)) / levels with the gradient of clamp(x, 0, levels) / levels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
+        ctx.save_for_backward((x >= 0) & (x <= levels))
+        ctx.levels = levels
+        return x.clamp(0, levels).add_(0.5).floor_().div_(levels)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside / ctx.levels, None
+
+
 def lif_backward(grad: Tensor, h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
     """Gradient of the inputs from that of the spikes, given membranes before firing and spikes, ``[T, ...]``."""
     a, b = LEAKS[config.leak]
@@ -159,8 +187,8 @@ def reset(h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
 class LIF(nn.Module):
     """Leaky integrate-and-fire layer over time, without state between calls.
 
-    ``forward(x: float[T, ...]) -> float[T, ...]`` with values in {0, 1}; the membrane starts at 0 in
-    every call. No parameters and no buffers, so it adds nothing to a ``state_dict``.
+    ``forward(x: float[T, ...]) -> float[T, ...]`` with values in {0, 1}, or {0, 1 / levels, .., 1};
+    the membrane starts at 0 in every call. No parameters and no buffers, so it adds nothing to a ``state_dict``.
 
     Parameters
     ----------
@@ -180,6 +208,8 @@ class LIF(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 1 or x.shape[0] == 0:
             raise ValueError(f"`x` must have at least one time step, not shape `{tuple(x.shape)!r}`")
+        if self.config.levels > 1:
+            return _IntegerSpikes.apply(x / self.config.threshold, self.config.levels)  # type: ignore[no-any-return]
         return _MultiStepLIF.apply(x, self.config)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:

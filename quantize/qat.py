@@ -118,6 +118,9 @@ class QuantizationAware(nn.Module):
             assert stage.neuron is not None
             integers = arrays[neuron.threshold]
             real = stage.neuron.threshold * unit if stage.scale is not None else integers.double()
+            if stage.scale is not None and neuron.levels > 1:
+                level = torch.arange(1, neuron.levels + 1, device=device)[:, None]
+                real = (level - 0.5) * real
             threshold = _Straight.apply(real, integers, None)
         with plain_algorithms():
             accumulator = accumulate(integer, values, _exact_type(stage, values))
@@ -142,8 +145,8 @@ class _Straight(torch.autograd.Function):
 class _NeuronStage(torch.autograd.Function):
     """`reference.neuron_stage`, with the gradients of the module docstring; outputs in the order of `Neuron.outputs`.
 
-    Arguments: accumulator [T, B, C, H, W], bias and threshold [C], shortcut, all integers held in floats; the stage,
-    its neuron in real numbers, and its arrays int64[C] by name.
+    Arguments: accumulator [T, B, C, H, W], bias [C], threshold [C] or [levels, C], shortcut, all integers held in
+    floats; the stage, its neuron in real numbers, and its arrays int64[C] by name.
     """
 
     @staticmethod
@@ -190,6 +193,8 @@ def _fire_backward(
     grad: Tensor, drive: Tensor, spikes: Tensor, threshold: Tensor, config: NeuronConfig
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the input currents `drive` and of the thresholds, both integers, from that of the spikes."""
+    if config.levels > 1:
+        return _clamp_backward(grad, drive, threshold)
     unit = config.threshold / _wide(threshold)
     current, fired = drive * unit, spikes.to(drive.dtype)
     potential, v = torch.empty_like(current), torch.zeros_like(current[0])
@@ -200,12 +205,23 @@ def _fire_backward(
     return lif_backward(grad, potential, fired, config) * unit, -direct.double().sum((0, 1, 3, 4))
 
 
+def _clamp_backward(grad: Tensor, drive: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Of clamp(drive / step, 0, levels), the last threshold [levels, C] being levels - 1/2 steps."""
+    levels = len(threshold)
+    step = _wide(threshold[-1]) / (levels - 0.5)
+    grad_drive = grad * ((drive >= 0) & (drive <= levels * step)) / step
+    grad_threshold = torch.zeros_like(threshold)
+    grad_threshold[-1] = -(grad_drive * drive / step).double().sum((0, 1, 3, 4)) / (levels - 0.5)
+    return grad_drive, grad_threshold
+
+
 def _exact_type(stage: FloatStage, values: Mapping[str, Tensor]) -> torch.dtype:
     """Float type for integer sums: a legal convolution's are below 2**24, attention's as large as the clip."""
     if stage.kind != "attend":
         return torch.float32
     frames, _, channels, height, width = values[stage.inputs[0]].shape
-    largest = channels // stage.heads * frames * height * width
+    levels = 1 if stage.neuron is None else stage.neuron.levels  # of all neurons of the network
+    largest = channels // stage.heads * frames * height * width * levels ** 3
     return torch.float32 if largest < 1 << 24 else torch.float64
 
 

@@ -19,6 +19,7 @@ a negative scale negates Y.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -241,7 +242,9 @@ class _Quantizer:
         scale = stage.scale.numpy()
         unit = 1 / np.maximum(np.abs(scale), SMALLEST_SCALE)
         tokens = self.network.frames * size[0] * size[1]
-        most = (1 << (CURRENT_BITS - 1)) - 1 - stage.channels // stage.heads * (tokens + (1 << 14))
+        levels = self.network.tensors[stage.inputs[0]].levels  # of query, key and value
+        most = (1 << (CURRENT_BITS - 1)) - 1 - stage.channels // stage.heads * levels * (
+            tokens * levels ** 2 + (1 << 14))
         arrays: dict[str, NDArray[Any]] = {"bias": (stage.bias.numpy() * unit).clip(-most, most)}
         if (scale < 0).any():
             arrays["negate"] = (scale < 0).astype(np.float64)
@@ -257,21 +260,33 @@ class _Quantizer:
             height, width = (1, 1) if stage.pool else size
             bits = fraction if kind in ("residual", "planes") else 0
             self.declare(name, kind, stage.channels, height, width, bits)
-        lif = None
+        lif, levels = None, 1
         if stage.neuron is not None:
-            lif = _lif(stage.neuron)
+            lif, levels = _lif(stage.neuron), stage.neuron.levels
             arrays["threshold"] = np.maximum(stage.neuron.threshold * unit, 1)
+        if levels > 1:
+            tensor = self.network.tensors[made["spikes"]]
+            self.network.tensors[tensor.name] = replace(tensor, kind="integers", levels=levels)
+            arrays["threshold"] = _rising(arrays["threshold"], levels)
         names = {kind: f"{stage.name}.{kind}" for kind in arrays}
         for kind, array in arrays.items():
             self.network.arrays[names[kind]] = np.round(array).astype(np.int32)
         return Neuron(
-            mode="direct" if stage.mode == "logits" else stage.mode, lif=lif, shortcut=stage.shortcut, pool=stage.pool,
-            **names, **made)
+            mode="direct" if stage.mode == "logits" else stage.mode, lif=lif, levels=levels,
+            shortcut=stage.shortcut, pool=stage.pool, **names, **made)
 
     def declare(self, name: str, kind: str, channels: int, height: int, width: int, fraction: int = 0) -> None:
         self.network.tensors[name] = Declaration(
             name=name, kind=kind, channels=channels, height=height, width=width, fraction_bits=fraction)
 
 
+def _rising(step: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """Thresholds [levels, C] of integer spikes: the first integers that are (i - 1/2) steps or more."""
+    exact = (np.arange(1, levels + 1)[:, None] - 0.5) * step
+    return np.ceil(exact - 2.0 ** -10)  # what a product of floats is too large by does not count
+
+
 def _lif(neuron: NeuronConfig) -> Lif:
+    if neuron.levels > 1:
+        return Lif(leak="memoryless", reset="hard")
     return Lif(leak=neuron.leak, reset=neuron.reset, strict=neuron.strict)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spikeloom.arithmetic import PLANE_BITS, RESIDUAL_BITS, saturate
-from spikeloom.network import Network
+from spikeloom.network import SPIKING, Network
 
 from .calibration import batches, run_float
 from .folding import FloatStage
@@ -31,7 +31,7 @@ class LayerReport:
         fraction_bits: Of residual and planes.
         agreement: Part of the spikes that are equal in both networks.
         local: The same for this operator alone, fed with what the float network feeds it.
-        rate, float_rate: Firing rate of the integer and of the float network.
+        rate, float_rate: Firing rate of the integer and of the float network; of integer spikes their mean over levels.
         clipped: Part of the values at the end of the integer range.
         error: RMS error over RMS value.
     """
@@ -108,7 +108,7 @@ class _Tally:
 
     def add(self, kind: str, real: Tensor, integer: Tensor, scale: float) -> None:
         self.count += integer.numel()
-        if kind == "spikes":
+        if kind in SPIKING:
             self.equal += int((real == integer).sum())
             self.fired += int(integer.sum())
             self.float_fired += int(real.sum())
@@ -130,7 +130,8 @@ def compare(
 ) -> QuantizationReport:
     """Run both networks on `clips` uint8[N, T, H, W, 3]; tensors of the same name are compared."""
     reference = Reference(network)
-    kinds = {n: t.kind for n, t in network.tensors.items() if t.kind in ("spikes", "residual", "planes", "logits")}
+    compared = (*SPIKING, "residual", "planes", "logits")
+    kinds = {name: tensor.kind for name, tensor in network.tensors.items() if tensor.kind in compared}
     scales = {name: 2.0 ** -network.tensors[name].fraction_bits for name in kinds}
     if kinds[network.output] == "logits":
         scales[network.output] = 2.0 ** -network.metadata["logits"]["fraction_bits"]
@@ -162,7 +163,7 @@ def _fed(reference: Reference, real: Mapping[str, Tensor]) -> Iterator[tuple[str
             values[name] = real[name].round().long()
     for operator in network.operators:
         for name, made in reference.operate(operator, values).items():
-            if network.tensors[name].kind == "spikes":
+            if network.tensors[name].kind in SPIKING:
                 yield name, made
 
 
@@ -171,10 +172,11 @@ def _layer(
 ) -> LayerReport:
     declared = network.tensors[tensor]
     common: dict[str, Any] = {"operator": operator, "tensor": tensor, "kind": declared.kind, "steps": steps}
-    if declared.kind == "spikes":
+    if declared.kind in SPIKING:
+        most = tally.count * declared.levels
         return LayerReport(
             **common, agreement=tally.equal / tally.count, local=tally.locally_equal / tally.count,
-            rate=tally.fired / tally.count, float_rate=tally.float_fired / tally.count)
+            rate=tally.fired / most, float_rate=tally.float_fired / most)
     return LayerReport(
         **common, fraction_bits=declared.fraction_bits, clipped=tally.clipped / tally.count,
         error=tally.relative_error)
@@ -196,7 +198,7 @@ def _line(layer: LayerReport) -> str:
         return f"{'' if value is None else format(value, form):>7}"
 
     steps = "" if layer.steps is None else f"{layer.steps[0]}..{layer.steps[1]}"
-    bits = "" if layer.kind == "spikes" else str(layer.fraction_bits)
+    bits = "" if layer.kind in SPIKING else str(layer.fraction_bits)
     parts = (
         part(layer.agreement, ".2%"), part(layer.local, ".2%"), part(layer.rate, ".3f"),
         part(layer.float_rate, ".3f"), part(layer.clipped, ".3%"), part(layer.error, ".2%"))

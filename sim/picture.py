@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeloom.network import Network
+from spikeloom.network import SPIKING, Network
 
 __all__ = ["PictureClip", "draw", "spike_rates"]
 
@@ -28,9 +28,13 @@ class PictureClip:
 
 
 def spike_rates(network: Network, tensors: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]]:
-    """Share of neurons that fire, by spike tensor in network order and frame: names[n], float64[n, T]."""
-    names = [name for name, tensor in network.tensors.items() if tensor.kind == "spikes" and name in tensors]
-    rates = [np.asarray(tensors[name]).reshape(network.frames, -1).mean(axis=1) for name in names]
+    """Share of neurons that fire, by spike tensor in network order and frame: names[n], float64[n, T].
+
+    Integer spikes: their mean over their levels.
+    """
+    names = [name for name, tensor in network.tensors.items() if tensor.kind in SPIKING and name in tensors]
+    rates = [np.asarray(tensors[name]).reshape(network.frames, -1).mean(axis=1) / network.tensors[name].levels
+             for name in names]
     return names, np.array(rates, dtype=np.float64).reshape(len(names), network.frames)
 
 

@@ -53,6 +53,29 @@ def test_same_spikes_and_gradient_as_spikingjelly(leak: str, reset: str, thresho
     torch.testing.assert_close(grad, expected_grad, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("levels", "threshold"), [(4, 1.0), (4, 0.5), (7, 2.0)])
+def test_integer_spikes_and_their_gradient(levels: int, threshold: float) -> None:
+    """I-LIF: rounded and clamped, with the gradient of the clamp; nothing is kept from frame to frame."""
+    config = NeuronConfig(levels=levels, threshold=threshold, reset="soft")
+    x = levels * threshold * torch.randn(SHAPE, generator=torch.Generator().manual_seed(3))
+    spikes, grad = run(LIF(config), x)
+    clamped = x.clone().requires_grad_()
+    value = (clamped / threshold).clamp(0, levels)
+    torch.testing.assert_close(spikes, value.detach().round() / levels)
+    weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    (value / levels * weight).sum().backward()
+    torch.testing.assert_close(grad, clamped.grad)
+    assert spikes.unique().numel() == levels + 1
+    halves = LIF(NeuronConfig(levels=4))(torch.tensor([0.5, 1.5, 2.5, -0.5, 9.0]))
+    assert halves.tolist() == [0.25, 0.5, 0.75, 0.0, 1.0]  # half up, not to even
+
+
+@pytest.mark.parametrize("levels", [0, 8, 2.5])
+def test_levels_out_of_range_are_refused(levels: float) -> None:
+    with pytest.raises(ValueError, match=rf"^`levels` must be from 1 to 7, not `{levels}`$"):
+        NeuronConfig(levels=levels)  # type: ignore[arg-type]
+
+
 def written_out(x: torch.Tensor, config: NeuronConfig) -> torch.Tensor:
     a, b = LEAKS[config.leak]
     v, spikes = torch.zeros_like(x[0]), []

@@ -56,6 +56,7 @@ def trained(config: SpikeVideoFormerConfig, weight_bits: int) -> QuantizationAwa
 @pytest.mark.parametrize(("change", "weight_bits"), [
     ({}, 8), ({"pixel_mean": (0.485, 0.456, 0.406)}, 4), ({"attention": "dot"}, 4),
     ({"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
+    ({"attention": "dot", "neuron": NeuronConfig(levels=4)}, 8),
     ({"design": "hierarchical"}, 8), ({"design": "factorised", "attention": "dot"}, 4),
     ({"head": "pose", "classes": 6, "tasks": ()}, 8),
     ({"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4)])
@@ -90,7 +91,7 @@ def test_every_parameter_has_a_gradient() -> None:
 
 @pytest.mark.parametrize("config", [
     NeuronConfig(surrogate="atan"), NeuronConfig(leak="none", reset="soft", threshold=0.5),
-    NeuronConfig(leak="half", strict=True, surrogate="triangle")])
+    NeuronConfig(leak="half", strict=True, surrogate="triangle"), NeuronConfig(levels=4, threshold=0.5)])
 @pytest.mark.parametrize("mode", ["direct", "residual"])
 def test_gradients_where_nothing_is_rounded(mode: str, config: NeuronConfig) -> None:
     """Values on the grid of the integers: spikes and gradients are those of the float neuron."""
@@ -101,9 +102,11 @@ def test_gradients_where_nothing_is_rounded(mode: str, config: NeuronConfig) -> 
     bias = torch.tensor([16.0, -32.0, 64.0])
     shortcut = torch.randint(-100, 100, shape).float() if mode == "residual" else None
     threshold = torch.full((3,), config.threshold * unit)
+    if config.levels > 1:
+        threshold = (torch.arange(1, config.levels + 1)[:, None] - 0.5) * threshold
     weight = torch.randn(shape)
     leaves = [t.clone().requires_grad_() for t in (accumulator, bias) + ((shortcut,) if shortcut is not None else ())]
-    lif = Lif(leak=config.leak, reset=config.reset, strict=config.strict)
+    lif = Lif(leak=config.leak if config.levels == 1 else "memoryless", reset=config.reset, strict=config.strict)
     neuron = Neuron(mode=mode, bias="bias", threshold="threshold", lif=lif, spikes="spikes",
                     shift="shift" if mode == "residual" else None)
     arrays = {"bias": bias.long(), "threshold": threshold.long(), "shift": torch.full((3,), shift)}
@@ -114,10 +117,10 @@ def test_gradients_where_nothing_is_rounded(mode: str, config: NeuronConfig) -> 
     value = reals[0] + reals[1].view(-1, 1, 1)
     if shortcut is not None:
         value = value / 2 ** shift + reals[2]
-    expected = LIF(config)(value / unit)
+    expected = LIF(config)(value / unit) * config.levels  # integers here
     (expected * weight).sum().backward()
     assert torch.equal(spikes, expected)
-    assert 0.05 < float(spikes.detach().mean()) < 0.95
+    assert 0.05 < float(spikes.detach().mean()) / config.levels < 0.95
     for ours, theirs in zip(leaves, reals, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
 

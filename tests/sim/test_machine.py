@@ -12,8 +12,12 @@ from spikeloom.hw.build import emit_machine
 from spikeloom.hw.isa import Opcode, Target
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.network import Conv, KeyValue
+from spikeloom.quantize.models import named_config
+from spikeloom.quantize.neurons import NeuronConfig
+from spikeloom.quantize.quantizer import quantize
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
+from spikeloom.quantize.untrained import untrained
 from spikeloom.registers import ErrorCode
 from spikeloom.sim.accelerator_model import MemoryModel, SimulationTimeout
 from spikeloom.sim.compare import Comparison
@@ -68,6 +72,17 @@ def test_further_themes(seed, theme, name, verilog):
     network = random_network(seed, cycles=30_000, theme=theme)
     with machine_for(network, name, verilog, replace(STALLING, seed=seed)) as machine:
         comparison = run(machine, network, seed)
+    assert comparison.mismatches == 0, comparison.summary()
+
+
+def test_quantised_model_of_integer_spikes(verilog):
+    """A SpikeVideoFormer of 4 levels: stem, convolutional blocks, dot-product attention, MLPs, head."""
+    config = replace(named_config("micro"), attention="dot", neuron=NeuronConfig(levels=4))
+    clips = np.random.default_rng(0).integers(0, 256, (2, config.frames, config.height, config.width, 3), np.uint8)
+    network, _ = quantize(untrained(config, clips[0]), clips)
+    assert {tensor.levels for tensor in network.tensors.values() if tensor.name.endswith("spikes")} == {4}
+    with machine_for(network, "tiny", verilog, replace(STALLING, seed=1)) as machine:
+        comparison = run(machine, network)
     assert comparison.mismatches == 0, comparison.summary()
 
 
