@@ -150,7 +150,8 @@ class _Digest:
             row = 8 // config.lanes
             beats = self._common(words, "finish") * self._common(words, "limbs") * config.word_channels * row
         order = tuple(body[name] for name in ("rows", "cols", "skip", "acc_base"))
-        zero = bool(len(words)) and int(self._common(words, "accumulate")[0]) == Accumulate.ZERO
+        zero = bool(len(words)) and int(self._common(words, "accumulate")[0]) == Accumulate.ZERO and not int(
+            self._common(words, "single")[0])
         swaps = self._common(words, "swap")
         return Compute(core, order, zero, body["rows"] * body["cols"],
                        *(tuple(values.tolist()) for values in (batches, swaps, beats)))

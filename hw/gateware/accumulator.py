@@ -7,6 +7,8 @@
           registered -> read     -> register      -> chosen   -> register  -> written
                                      sums taken ------------^ at `sums_delay` = 4
 
+An update of a single lane leaves the other lanes as they are: their mode becomes KEEP and their sums 0.
+
 The memories are simple dual-port block RAMs, one per bank and output word. The read port of a bank serves updates and
 the drain; both may run at a time, on different banks.
 """
@@ -32,28 +34,32 @@ from .tables import ENTRY_BITS
 __all__ = ["AccumulatorWord", "Accumulators", "Update"]
 
 _SHIFTS = {Accumulate.KEEP: 0, Accumulate.DOUBLE: 1, Accumulate.LIMB: LIMB_BITS}
+LANE_BITS = 3
+"""Width of the number of a lane."""
+
 _READ = 4
 """Cycles from an update to its accumulators, chosen between the banks and registered: the adder's cycle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """One update: `sums` is int64[Po, Pt]; `cycle` is when it is presented."""
+    """One update: `sums` is int64[Po, Pt]; `cycle` is when it is presented. `lane`: the only one, None: all."""
 
     cycle: int
     bank: int
     address: int
     mode: Accumulate
     sums: np.ndarray
+    lane: int | None = None
 
 
 @shared
 class AccumulatorWord(wiring.Component):
     """The accumulators of one output word (Wc x Pt), both banks.
 
-    Ports: `update` (address valid in this cycle), `bank`, `address`; `mode` and `sums` `_READ - 1` cycles later;
-    `write`, `write_bank`, `write_address` a cycle after those; `read_address`; `read_data` of both banks, two cycles
-    after `read_address`. `sums` has Wc * Pt signed values of `sum_bits` bits.
+    Ports: `update` (address valid in this cycle), `bank`, `address`; `mode` (one per lane) and `sums` `_READ - 1`
+    cycles later; `write`, `write_bank`, `write_address` a cycle after those; `read_address`; `read_data` of both banks,
+    two cycles after `read_address`. `sums` has Wc * Pt signed values of `sum_bits` bits.
     """
 
     update: Signal
@@ -74,7 +80,7 @@ class AccumulatorWord(wiring.Component):
         self.width = config.beat_bits * ACCUMULATOR_BITS
         super().__init__({
             "update": In(1), "bank": In(1), "address": In(address), "chosen_bank": In(1),
-            "mode": In(Accumulate), "sums": In(config.beat_bits * sum_bits),
+            "mode": In(2 * config.lanes), "sums": In(config.beat_bits * sum_bits),
             "write": In(1), "write_bank": In(1), "write_address": In(address),
             "read_address": In(address), "read_data": Out(2 * self.width)})  # fmt: skip
 
@@ -109,7 +115,7 @@ class AccumulatorWord(wiring.Component):
         """
         accumulator = before.word_select(index, ACCUMULATOR_BITS)
         scaled = Signal(ACCUMULATOR_BITS, name=f"scaled{index}")
-        with m.Switch(self.mode):
+        with m.Switch(self.mode.word_select(index % self.config.lanes, 2)):
             for mode, shift in _SHIFTS.items():
                 with m.Case(mode):
                     m.d.comb += scaled.eq(Cat(Const(0, shift), accumulator))
@@ -123,6 +129,7 @@ class Accumulators(wiring.Component):
 
     Ports:
         valid, bank, address, mode: An update of all accumulators of a pixel; one per cycle.
+        single, lane: With it: only those of this lane.
         sums: Po x Pt signed values of `sum_bits` bits, value `o * Pt + t` at bit `(o * Pt + t) * sum_bits`; taken
             `sums_delay` cycles after their `valid`.
         read_bank, read_address, read_word: A read; one per cycle.
@@ -144,6 +151,8 @@ class Accumulators(wiring.Component):
     bank: Signal
     address: Signal
     mode: Signal
+    single: Signal
+    lane: Signal
     sums: Signal
     read_bank: Signal
     read_address: Signal
@@ -163,7 +172,7 @@ class Accumulators(wiring.Component):
         self.config, self.sum_bits, self.sums_delay = config, sum_bits, sums_delay
         super().__init__({
             "valid": In(1), "bank": In(1), "address": In(16), "mode": In(Accumulate),
-            "sums": In(config.outputs * config.lanes * sum_bits),
+            "single": In(1), "lane": In(LANE_BITS), "sums": In(config.outputs * config.lanes * sum_bits),
             "read_bank": In(1), "read_address": In(16), "read_word": In(8),
             "read_data": Out(config.beat_bits * ACCUMULATOR_BITS)})  # fmt: skip
 
@@ -181,19 +190,25 @@ class Accumulators(wiring.Component):
             latest[place] = update.cycle
             before = banks[place] << _SHIFTS[update.mode] if update.mode in _SHIFTS else 0
             half = 1 << ACCUMULATOR_BITS - 1
-            banks[place] = (before + update.sums + half) % (2 * half) - half
+            after = (before + update.sums + half) % (2 * half) - half
+            lanes = slice(None) if update.lane is None else update.lane
+            banks[place][:, lanes] = after[:, lanes]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         stages = self._stages(m)
-        sums = Value.cast(self.sums)
+        others = self._others(stages, self.sums_delay)
+        sums = self._gated(m, others)
         for stage in range(_READ - self.sums_delay):
             register = Signal.like(sums, name=f"sums{stage}")
             m.d.sync += register.eq(sums)
             sums = register
         read_address = Signal.like(self.read_address, name="read_address1")
         m.d.sync += read_address.eq(self.read_address)
+        modes = Signal(2 * config.lanes, name="modes")
+        for lane, other in enumerate(self._others(stages, _READ - 1)):
+            m.d.sync += modes.word_select(lane, 2).eq(Mux(other, Accumulate.KEEP, stages["mode"][_READ - 2]))
         words = []
         for w in range(config.output_words):
             m.submodules[f"word{w}"] = word = AccumulatorWord(config, sum_bits=self.sum_bits)
@@ -202,7 +217,7 @@ class Accumulators(wiring.Component):
             m.d.comb += [
                 word.update.eq(stages["valid"][0]), word.bank.eq(stages["bank"][0]),
                 word.address.eq(stages["address"][0]), word.chosen_bank.eq(stages["bank"][_READ - 2]),
-                word.mode.eq(stages["mode"][_READ - 1]), word.sums.eq(part),
+                word.mode.eq(modes), word.sums.eq(part),
                 word.write.eq(stages["valid"][_READ]), word.write_bank.eq(stages["bank"][_READ]),
                 word.write_address.eq(stages["address"][_READ]),
                 word.read_address.eq(read_address)]  # fmt: skip
@@ -216,10 +231,23 @@ class Accumulators(wiring.Component):
         m.d.sync += self.read_data.eq(Array(words)[chosen])
         return m
 
+    def _others(self, stages: dict[str, list[Signal]], age: int) -> list[Value]:
+        """Per lane: the update of `age` cycles ago is not for it."""
+        single, lane = (stages["single"][age - 1], stages["lane"][age - 1]) if age else (self.single, self.lane)
+        return [single & (lane != other) for other in range(self.config.lanes)]
+
+    def _gated(self, m: Module, others: list[Value]) -> Value:
+        """The sums, 0 in the other lanes. A register follows in most machines: its reset does that."""
+        gated = Signal.like(Value.cast(self.sums), name="gated")
+        for index in range(self.config.outputs * self.config.lanes):
+            value = Value.cast(self.sums).word_select(index, self.sum_bits)
+            m.d.comb += gated.word_select(index, self.sum_bits).eq(Mux(others[index % self.config.lanes], 0, value))
+        return gated
+
     def _stages(self, m: Module) -> dict[str, list[Signal]]:
         """The update, delayed: entry i of each list is i + 1 cycles old."""
         stages: dict[str, list[Signal]] = {}
-        for name in ("valid", "bank", "address", "mode"):
+        for name in ("valid", "bank", "address", "mode", "single", "lane"):
             now, stages[name] = Value.cast(getattr(self, name)), []
             for stage in range(_READ + 1):
                 later = Signal.like(now, name=f"{name}{stage + 1}")

@@ -19,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 from spikeloom.config import MachineConfig
 
 from ..isa import Accumulate, Core
-from .accumulator import Accumulators
+from .accumulator import LANE_BITS, Accumulators
 from .chunk_fetch import ChunkFetch, chunk_layout
 from .depthwise import DepthwiseUnit
 from .hamming import HammingUnit
@@ -33,7 +33,7 @@ from .walker import ADDRESS_BITS, BankReader, Walker
 SUMS_DELAY = 3
 """Cycles from the announcement of an update to its sums: they pass one register on their way to the adders."""
 
-_UPDATE = data.StructLayout({"valid": 1, "bank": 1, "mode": 2, "address": 16})
+_UPDATE = data.StructLayout({"valid": 1, "bank": 1, "mode": 2, "address": 16, "single": 1, "lane": LANE_BITS})
 
 Summing = TableEngine | DepthwiseUnit | TemporalUnit
 """Units whose sums go to the accumulators."""
@@ -209,16 +209,15 @@ class ComputeEngine(wiring.Component):
             self.spike_address.eq(reader.read_address), reader.read_data.eq(self.spike_data)]
         layout = data.StructLayout({
             "valid": 1, "emit": 1, "first": 1, "finish": 1, "core": 2, "half": 1, "accumulate": 2, "bank": 1,
-            "address": 16, **self._temporal_tag})
+            "address": 16, "single": 1, "lane": LANE_BITS, **self._temporal_tag})
         tag = Signal(layout, name="tag")
         m.d.comb += [
             tag.valid.eq(walker.valid), tag.emit.eq(walker.emit), tag.first.eq(walker.first),
             tag.finish.eq(walker.last & self.is_hamming & chunk.common.finish), tag.core.eq(chunk.body.core),
             tag.half.eq(self.half), tag.accumulate.eq(chunk.common.accumulate), tag.bank.eq(chunk.body.acc_bank),
-            tag.address.eq(walker.pixel)]
+            tag.address.eq(walker.pixel), tag.single.eq(chunk.common.single), tag.lane.eq(chunk.common.lane)]
         if self.temporal is not None:
-            m.d.comb += [tag.lane.eq(chunk.common.lane), tag.bipolar.eq(chunk.common.bipolar),
-                         tag.width.eq(chunk.common.operand)]
+            m.d.comb += [tag.bipolar.eq(chunk.common.bipolar), tag.width.eq(chunk.common.operand)]
         return data.View(layout, delay(m, tag.as_value(), BankReader.latency, "tag"))
 
     def _accumulate(self, m: Module, words: data.View) -> None:
@@ -237,7 +236,7 @@ class ComputeEngine(wiring.Component):
         last = Signal(_UPDATE, name="update")
         m.d.comb += [
             last.eq(chosen), acc.valid.eq(last.valid), acc.bank.eq(last.bank), acc.address.eq(last.address),
-            acc.mode.eq(last.mode), acc.sums.eq(sums),
+            acc.mode.eq(last.mode), acc.single.eq(last.single), acc.lane.eq(last.lane), acc.sums.eq(sums),
             acc.read_bank.eq(self.acc_bank), acc.read_address.eq(self.acc_address), acc.read_word.eq(self.acc_word),
             self.acc_data.eq(acc.read_data)]
 
@@ -245,7 +244,8 @@ class ComputeEngine(wiring.Component):
         """The update of the accumulators by a unit, `SUMS_DELAY` cycles ahead of its sums."""
         now = Signal(_UPDATE, name=f"{core.name.lower()}_update")
         m.d.comb += [now.valid.eq(words.emit & (words.core == core)), now.bank.eq(words.bank),
-                     now.mode.eq(words.accumulate), now.address.eq(words.address)]
+                     now.mode.eq(words.accumulate), now.address.eq(words.address), now.single.eq(words.single),
+                     now.lane.eq(words.lane)]
         late = delay(m, now.as_value(), unit.latency - SUMS_DELAY, f"{core.name.lower()}_update")
         return data.View(_UPDATE, late)
 
@@ -253,7 +253,8 @@ class ComputeEngine(wiring.Component):
         bits, unit, common = self.config.beat_bits, self.hamming, self.chunk.common
         words = self.reader.words
         m.d.comb += [
-            unit.key.eq(words[:bits]), unit.value.eq(words[bits:2 * bits]),
+            unit.key.eq(words[:bits]), unit.value.eq(words[bits:2 * bits]), unit.single.eq(tag.single),
+            unit.lane.eq(tag.lane),
             unit.valid.eq(tag.emit & (tag.core == Core.HAMMING)),
             unit.clear.eq(tag.first & (tag.accumulate == Accumulate.ZERO)),
             unit.bipolar.eq(common.bipolar), unit.mask.eq(common.operand), unit.limbs.eq(common.limbs)]
@@ -264,7 +265,7 @@ class ComputeEngine(wiring.Component):
         """What the temporal unit needs with a position."""
         if self.temporal is None:
             return {}
-        return {"lane": len(self.temporal.lane), "bipolar": 1, "width": len(self.temporal.width)}
+        return {"bipolar": 1, "width": len(self.temporal.width)}
 
     def _connect_temporal(self, m: Module, unit: TemporalUnit, tag: data.View) -> None:
         m.d.comb += [

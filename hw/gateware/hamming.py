@@ -23,6 +23,7 @@ from amaranth.utils import exact_log2
 from spikeloom.arithmetic import LIMB_BITS, split_limbs
 from spikeloom.config import ACCUMULATOR_BITS, GROUP_INPUTS, MachineConfig
 
+from .accumulator import LANE_BITS
 from .shared import shared
 from .tables import unpack_bits
 
@@ -94,6 +95,7 @@ class HammingUnit(wiring.Component):
 
     Ports:
         key, value: K and V of a position, one word each.
+        single, lane: With it: V counts in this lane only.
         valid: A position is presented. Not while `busy`.
         clear: With `valid`: counts start from this position.
         finish: Pulse while not `busy`, with the last position or at any time after it; takes `bipolar`, `mask` (bit i
@@ -109,6 +111,8 @@ class HammingUnit(wiring.Component):
 
     key: Signal
     value: Signal
+    single: Signal
+    lane: Signal
     valid: Signal
     clear: Signal
     finish: Signal
@@ -125,16 +129,16 @@ class HammingUnit(wiring.Component):
         self.config = config
         self.beats_per_row = 8 // config.lanes
         super().__init__({
-            "key": In(config.beat_bits), "value": In(config.beat_bits), "valid": In(1), "clear": In(1),
-            "finish": In(1), "bipolar": In(1), "mask": In(config.word_channels), "limbs": In(2),
-            "busy": Out(1), "o": Out(stream.Signature(config.beat_bits))})  # fmt: skip
+            "key": In(config.beat_bits), "value": In(config.beat_bits), "single": In(1), "lane": In(LANE_BITS),
+            "valid": In(1), "clear": In(1), "finish": In(1), "bipolar": In(1), "mask": In(config.word_channels),
+            "limbs": In(2), "busy": Out(1), "o": Out(stream.Signature(config.beat_bits))})  # fmt: skip
 
     def beats(self, limbs: int) -> int:
         """Beats put out after a `finish`."""
         return limbs * self.config.word_channels * self.beats_per_row
 
     def matrix(self, pairs: Iterable[tuple[int, int]], *, bipolar: bool, mask: int) -> np.ndarray:
-        """int64[Wc, Wc]: M of the positions (K word, V word)."""
+        """int64[Wc, Wc]: M of the positions (K word, V word), V without the lanes that do not count."""
         config = self.config
         keys, values = zip(*pairs, strict=True)
         shape = (-1, config.word_channels, config.lanes)
@@ -163,7 +167,9 @@ class HammingUnit(wiring.Component):
         """Rows of counters; the column sums are a row whose key is all ones."""
         config = self.config
         value, valid, clear = Signal.like(self.value), Signal(), Signal()
-        m.d.sync += [value.eq(self.value), valid.eq(self.valid), clear.eq(self.clear)]
+        mask = Cat(~self.single | (self.lane == lane) for lane in range(config.lanes))
+        counted = self.value & mask.replicate(config.word_channels)
+        m.d.sync += [value.eq(counted), valid.eq(self.valid), clear.eq(self.clear)]
         rows = []
         for i in range(config.word_channels + 1):
             m.submodules[f"row{i}"] = row = HammingRow(config)

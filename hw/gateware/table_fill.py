@@ -119,5 +119,6 @@ class TableFill(wiring.Component):
             return Cat(view.body.rows, view.body.cols, view.body.skip, view.body.acc_base)
 
         other_unit = (chunk.body.core != before.body.core) | (chunk.body.core == Core.HAMMING)
-        other_order = (chunk.common.accumulate != Accumulate.ZERO) & (order(chunk) != order(before))
+        goes_on = (chunk.common.accumulate != Accumulate.ZERO) | chunk.common.single
+        other_order = goes_on & (order(chunk) != order(before))
         return chunk.first & (other_unit | other_order)

@@ -18,8 +18,8 @@ from .constants import BankRead, Chunk
 from .emitter import Emitter, Transfer
 from .errors import MappingError
 from .feeds import Geometry, SpikeFeed, Split, Unit
-from .layout import KeyValueLayout, TensorPlace, ceil_div, lane_groups
-from .neuron_stage import NeuronStage
+from .layout import KeyValueLayout, TensorPlace, ceil_div, keyvalue_layout, lane_groups
+from .neuron_stage import NeuronStage, OutputTile
 from .passes import Pass, Round, Run, Segments, array_chunks, build_runs, output_tiles
 from .residual import Residuals
 from .schedule import Access
@@ -31,14 +31,14 @@ MASK_BITS = 16
 """Width of `operand` of a chunk header, which masks the channels of K."""
 
 
-def keyvalue_layout(place: TensorPlace, config: MachineConfig) -> KeyValueLayout:
-    return KeyValueLayout(place.channels, place.heads, place.limbs, config)
-
-
 def lower_attend(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Attend, residuals: Residuals
 ) -> Lowered:
-    """Jobs of Y = Q M. Rounds over the limbs of M, which lies in DDR as weight chunks. Raises MappingError."""
+    """Jobs of Y = Q M. Rounds over the limbs of M, which lies in DDR as weight chunks. Raises MappingError.
+
+    With an M per frame there are rounds for each frame of the lane group; all but the first frame's leave the other
+    lanes alone.
+    """
     config, query, matrix = emitter.config, places[operator.query], places[operator.keyvalue]
     geometry = Geometry(query.height, query.width)
     rows = tile_rows(geometry, config)
@@ -48,17 +48,23 @@ def lower_attend(
     split = choose_split(feed, rows, config)
     stage = NeuronStage(emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width,
                         config.output_words, residuals)
-    most = max(len(layout.slots(tile)) for tile in range(layout.tiles)) * layout.limbs
+    groups = lane_groups(network.frames, config) if matrix.matrices else 1
+    frames = [min(config.lanes, network.frames - g * config.lanes) if matrix.matrices else 1 for g in range(groups)]
+    most = max(len(layout.slots(tile)) for tile in range(layout.tiles)) * layout.limbs * frames[0]
     segments = Segments.of(most, config.chunk_rows, config)
-    runs = [_attend_runs(feed, split, layout, tile, operator.bipolar, segments, config)
-            for tile in range(layout.tiles)]
+    runs = [_attend_runs(feed, split, layout, tile, operator.bipolar, segments, config, count)
+            for count in frames for tile in range(layout.tiles)]
+
+    def weights_of(output: OutputTile) -> int:
+        """Index of the weights, and of the runs, of a tile."""
+        return output.lane_group % groups * layout.tiles + output.word // config.output_words
 
     def load_weights(key: tuple[int, int], row: int) -> None:
-        tile, segment = key
+        (group, tile), segment = divmod(key[0], layout.tiles), key[1]
         slots = layout.slots(tile)
-        count = min(segments.chunks, len(slots) * layout.limbs - segment * segments.chunks)
+        count = min(segments.chunks, len(slots) * layout.limbs * frames[group] - segment * segments.chunks)
         size = count * config.chunk_rows * config.weight_row_bytes
-        offset = layout.chunk_offset(tile, 0, slots[0]) + matrix.offset
+        offset = layout.chunk_offset(tile, 0, slots[0], group * config.lanes) + matrix.offset
         offset += segment * segments.chunks * config.chunk_rows * config.weight_row_bytes
         emitter.load_constants(Target.WEIGHTS, row, count * config.chunk_rows, offset, size // config.beat_bytes,
                                Access(f"ddr {matrix.name}", offset, offset + size))
@@ -68,18 +74,18 @@ def lower_attend(
     outputs = output_tiles(feed, split, out_map.words, config.output_words, network.frames, operator.neuron.pool, rows,
                            config)
     return Lowered((emitter.layer,), tiling.jobs([
-        Pass(output, strip, output.word // config.output_words, runs[output.word // config.output_words])
-        for strip, output in outputs]))
+        Pass(output, strip, weights_of(output), runs[weights_of(output)]) for strip, output in outputs]))
 
 
 def _attend_runs(
     feed: SpikeFeed, split: Split, layout: KeyValueLayout, tile: int, bipolar: bool, segments: Segments,
-    config: MachineConfig,
+    config: MachineConfig, frames: int,
 ) -> tuple[Run, ...]:
     slots = layout.slots(tile)
     sources = [s for s in array_chunks(feed, split, config) if s.banks[0] and s.banks[0][1] // feed.fold in slots]
-    rounds = [Round(plane, limb * len(slots), _first(limb, plane), bipolar=bipolar)
-              for limb in range(layout.limbs) for plane in range(feed.planes)]
+    rounds = [Round(plane, (lane * layout.limbs + limb) * len(slots), _first(limb, plane), bipolar=bipolar,
+                    lane=lane or None)
+              for lane in range(frames) for limb in range(layout.limbs) for plane in range(feed.planes)]
     return build_runs(feed, split, sources, rounds, segments, config)
 
 
@@ -91,7 +97,10 @@ def _first(limb: int, plane: int) -> Accumulate:
 
 @dataclass(frozen=True)
 class _Visit:
-    """One COMPUTE of the Hamming unit: a strip of a word of K and a word of V of one head. `pairs` of their maps."""
+    """One COMPUTE of the Hamming unit: a strip of a word of K and a word of V of one head. `pairs` of their maps.
+
+    `lane`: the only one that counts; None: all. `matrix`: the frame that it is for.
+    """
 
     key_word: int
     value_word: int
@@ -100,12 +109,17 @@ class _Visit:
     row: int
     first: bool
     last: bool
+    lane: int | None = None
+    matrix: int = 0
 
 
 def lower_keyvalue(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: KeyValue
 ) -> Lowered:
-    """Jobs of K^T V: per pair of words of a head all strips, then a store per limb. Raises MappingError."""
+    """Jobs of K^T V: per pair of words of a head (and frame, with `per_frame`) all strips, then a store per limb.
+
+    Raises MappingError.
+    """
     return KeyValueLowering(emitter, places, operator).run(network.frames)
 
 
@@ -159,11 +173,18 @@ class KeyValueLowering:
         words, height = self._layout.head_words, self._geometry.height
         pairs = list(np.ndindex(*(feed.planes for feed in self._feeds)))
         most = self._config.chunk_depth // 2
-        parts = [(tuple(pairs[first:first + most]), group, row) for group in range(lane_groups(frames, self._config))
-                 for row in range(0, height, self._split.rows) for first in range(0, len(pairs), most)]
-        return [_Visit(head * words + i, head * words + j, *part, part == parts[0], part == parts[-1])
+        strips = [(tuple(pairs[first:first + most]), row) for row in range(0, height, self._split.rows)
+                  for first in range(0, len(pairs), most)]
+        # lane groups and lanes of every matrix
+        groups = range(lane_groups(frames, self._config))
+        sums: list[list[tuple[int, int | None]]] = [[(group, None) for group in groups]]
+        if self._operator.per_frame:
+            sums = [[(frame // self._config.lanes, frame % self._config.lanes)] for frame in range(frames)]
+        parts = [[(part, group, row, lane) for group, lane in which for part, row in strips] for which in sums]
+        return [_Visit(head * words + i, head * words + j, part, group, row, n == 0, n == len(parts[matrix]) - 1, lane,
+                       matrix)
                 for head in range(self._operator.heads) for i in range(words) for j in range(words)
-                for part in parts]
+                for matrix, of_it in enumerate(parts) for n, (part, group, row, lane) in enumerate(of_it)]
 
     def _content(self, bank: int, unit: Unit) -> Content:
         def fill(base: int) -> None:
@@ -188,7 +209,8 @@ class KeyValueLowering:
         return Chunk(
             accumulate=Accumulate.ZERO if visit.first and first else Accumulate.KEEP, operand=(1 << channels) - 1,
             banks=(BankRead(key), BankRead(value)) + (None,) * (config.banks - 2),
-            bipolar=self._operator.bipolar, load=False, finish=visit.last and last, limbs=layout.limbs)
+            bipolar=self._operator.bipolar, load=False, finish=visit.last and last, limbs=layout.limbs,
+            lane=visit.lane or 0, single=visit.lane is not None)
 
     def _compute(self, visit: _Visit, key: int, value: int, header: int) -> None:
         g = self._geometry
@@ -207,7 +229,8 @@ class KeyValueLowering:
         """Right behind the COMPUTE, which waits for them when its FIFO is full."""
         config, layout = self._config, self._layout
         for limb in range(layout.limbs):
-            offset = self._matrix.offset + layout.block_offset(visit.key_word, visit.value_word, limb)
+            offset = self._matrix.offset + layout.block_offset(
+                visit.key_word, visit.value_word, limb, visit.matrix)
             self._emitter.store(Transfer(
                 self._matrix, offset, ceil_div(config.word_channels, config.beat_bytes),
                 config.word_channels // config.load_groups, config.weight_row_bytes,

@@ -142,8 +142,6 @@ def _lower(
         if isinstance(operator, TemporalAttend):
             return lower_temporal(emitter, network, places, operator, residuals)
         assert isinstance(operator, KeyValue)
-        if operator.per_frame:
-            raise MappingError("K^T V of every frame is not compiled yet")
         return lower_keyvalue(emitter, network, places, operator)
     except (MappingError, EncodingError) as error:
         raise MappingError(f"operator {operator.name}: {error}") from error

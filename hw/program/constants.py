@@ -51,7 +51,7 @@ class BankRead:
 class Chunk:
     """One chunk header, its operand relative to the segment of weights it is in.
 
-    `banks` has an entry per bank, None where the bank reads as zero.
+    `banks` has an entry per bank, None where the bank reads as zero. With `single` only `lane` counts.
     """
 
     accumulate: Accumulate
@@ -64,6 +64,7 @@ class Chunk:
     finish: bool = False
     limbs: int = 0
     lane: int = 0
+    single: bool = False
 
 
 def pack_headers(chunks: list[Chunk], weight_row: int, config: MachineConfig) -> bytes:
@@ -74,7 +75,7 @@ def pack_headers(chunks: list[Chunk], weight_row: int, config: MachineConfig) ->
 def _pack_header(chunk: Chunk, weight_row: int, config: MachineConfig) -> bytes:
     words = [pack_fields(CHUNK_COMMON, {
         "accumulate": chunk.accumulate, "negate": chunk.negate, "bipolar": chunk.bipolar, "load": chunk.load,
-        "swap": chunk.swap, "lane": chunk.lane,
+        "swap": chunk.swap, "lane": chunk.lane, "single": chunk.single,
         "finish": chunk.finish, "limbs": chunk.limbs, "operand": chunk.operand + weight_row}, "chunk header")]
     for bank in chunk.banks:
         values = {} if bank is None else {"offset": bank.offset, "dy": bank.dy, "dx": bank.dx, "enable": 1}

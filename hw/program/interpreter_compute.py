@@ -127,6 +127,10 @@ class ComputeModel:
         if mode is not Accumulate.ZERO:
             shift = {Accumulate.KEEP: 0, Accumulate.DOUBLE: 1, Accumulate.LIMB: LIMB_BITS}[mode]
             sums = (memory.read(rows) << shift) + sums
+        if common["single"]:
+            kept = memory.read(rows)
+            kept[..., common["lane"]] = sums[..., common["lane"]]
+            sums = kept
         if sums.size and max(int(sums.max()), -int(sums.min()) - 1) >= 1 << (ACCUMULATOR_BITS - 1):
             raise InterpreterError(f"{memory.name}: a sum exceeds {ACCUMULATOR_BITS} bits")
         memory.write(rows, sums)
@@ -138,6 +142,8 @@ class ComputeModel:
         if common["accumulate"] == Accumulate.ZERO:
             self._counts[:] = 0
             self._column[:] = 0
+        if common["single"]:
+            value = value * (np.arange(config.lanes) == common["lane"])
         k, v = (x.transpose(2, 0, 1, 3).reshape(config.word_channels, -1).astype(np.float32) for x in (key, value))
         self._counts += (k @ v.T).astype(np.int64)
         self._column += v.sum(axis=1).astype(np.int64)

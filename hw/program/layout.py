@@ -88,7 +88,8 @@ class ChannelMap:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPlace:
-    """A tensor in DDR: `size` bytes at `offset` of `region`. `group`: see ChannelMap. `heads`, `limbs`: keyvalue.
+    """A tensor in DDR: `size` bytes at `offset` of `region`. `group`: see ChannelMap. `heads`, `limbs`: keyvalue;
+    `matrices`: one per frame; 0 if there is one for the clip.
 
     `levels`: as in `spikeloom.network`; integer spikes of 0..levels are that many maps of spikes, see `thermometer`.
 
@@ -109,6 +110,7 @@ class TensorPlace:
     limbs: int = 0
     levels: int = 1
     stored: bool = True
+    matrices: int = 0
 
     def description(self) -> dict[str, Any]:
         """As JSON."""
@@ -146,7 +148,8 @@ def network_shape(place: TensorPlace) -> tuple[int, ...]:
     if place.kind == "pixels":
         return place.frames, place.height, place.width, place.channels
     if place.kind == "keyvalue":
-        return place.heads, place.channels // place.heads, place.channels // place.heads
+        shape = place.heads, place.channels // place.heads, place.channels // place.heads
+        return (place.matrices, *shape) if place.matrices else shape
     if place.kind == "logits":
         return (place.channels,)
     return place.frames, place.channels, place.height, place.width
@@ -166,7 +169,7 @@ def tensor_size(place: TensorPlace, config: MachineConfig) -> int:
     if place.kind == "pixels":
         return place.frames * place.height * pixel_pitch(place.width, config)
     if place.kind == "keyvalue":
-        return KeyValueLayout(place.channels, place.heads, place.limbs, config).size
+        return keyvalue_layout(place, config).size
     words = place.channel_map(config).words
     if place.kind == "logits":
         return words * config.raw_beats * config.beat_bytes
@@ -274,7 +277,8 @@ def _unpack_logits(data: Bytes, place: TensorPlace, config: MachineConfig) -> ND
 
 
 def _unpack_keyvalue(data: Bytes, place: TensorPlace, config: MachineConfig) -> NDArray[Any]:
-    return KeyValueLayout(place.channels, place.heads, place.limbs, config).unpack(data)
+    layout = keyvalue_layout(place, config)
+    return np.stack([layout.unpack(data, m) for m in range(max(1, place.matrices))]).reshape(network_shape(place))
 
 
 _PACK = {"pixels": _pack_pixels, "spikes": _pack_spikes, "residual": _pack_residual, "planes": _pack_planes,
@@ -284,14 +288,20 @@ _UNPACK = {"pixels": _unpack_pixels, "spikes": _unpack_spikes, "integers": _unpa
            "keyvalue": _unpack_keyvalue}
 
 
+def keyvalue_layout(place: TensorPlace, config: MachineConfig) -> KeyValueLayout:
+    """Of a tensor of kind keyvalue."""
+    return KeyValueLayout(place.channels, place.heads, place.limbs, config, max(1, place.matrices))
+
+
 class KeyValueLayout:
-    """K^T V as weight chunks of the attention: [output tile][limb][chunk], the highest limb first.
+    """K^T V as weight chunks of the attention: [output tile][matrix][limb][chunk], the highest limb first. There is one
+    matrix, or one per frame.
 
     The chunks of an output tile hold the input words of all heads that the tile touches. Where input and output word
     belong to different heads the chunk holds zeros, which nobody ever writes.
     """
 
-    def __init__(self, channels: int, heads: int, limbs: int, config: MachineConfig) -> None:
+    def __init__(self, channels: int, heads: int, limbs: int, config: MachineConfig, matrices: int = 1) -> None:
         self.config = config
         self.heads, self.limbs, self.width = heads, limbs, channels // heads
         self.head_words = ceil_div(self.width, config.word_channels)
@@ -301,7 +311,7 @@ class KeyValueLayout:
         self._chunk_bytes = config.chunk_rows * config.weight_row_bytes
         self._first = [0]
         for tile in range(self.tiles):
-            self._first.append(self._first[-1] + limbs * len(self.slots(tile)))
+            self._first.append(self._first[-1] + matrices * limbs * len(self.slots(tile)))
 
     @property
     def size(self) -> int:
@@ -315,20 +325,21 @@ class KeyValueLayout:
         last_input = last // self.head_words * self.head_words + self.head_words - 1
         return range(first_input // self.fold, last_input // self.fold + 1)
 
-    def chunk_offset(self, tile: int, limb: int, slot: int) -> int:
+    def chunk_offset(self, tile: int, limb: int, slot: int, matrix: int = 0) -> int:
         """Byte offset of a chunk; limb 0 is the highest."""
         slots = self.slots(tile)
-        return (self._first[tile] + limb * len(slots) + slot - slots[0]) * self._chunk_bytes
+        return (self._first[tile] + (matrix * self.limbs + limb) * len(slots) + slot - slots[0]) * self._chunk_bytes
 
-    def block_offset(self, key_word: int, value_word: int, limb: int) -> int:
+    def block_offset(self, key_word: int, value_word: int, limb: int, matrix: int = 0) -> int:
         """Byte offset of row 0, slot 0 of the block (word of K, word of V) in its chunk."""
         config = self.config
         tile, word = divmod(value_word, config.output_words)
         slot, bank = divmod(key_word, self.fold)
         rows = bank * config.word_channels // config.load_groups
-        return (self.chunk_offset(tile, limb, slot) + rows * config.weight_row_bytes + word * config.word_channels)
+        start = self.chunk_offset(tile, limb, slot, matrix)
+        return start + rows * config.weight_row_bytes + word * config.word_channels
 
-    def unpack(self, data: Bytes) -> NDArray[np.int32]:
+    def unpack(self, data: Bytes, matrix: int = 0) -> NDArray[np.int32]:
         """int32[heads, D, D] from DDR bytes."""
         result = np.zeros((self.heads, self.width, self.width), dtype=np.int64)
         wc = self.config.word_channels
@@ -338,14 +349,14 @@ class KeyValueLayout:
                     block = np.zeros((wc, wc), dtype=np.int64)
                     for limb in range(self.limbs):
                         words = head * self.head_words + i, head * self.head_words + j
-                        block = (block << LIMB_BITS) + self._block(data, *words, limb)
+                        block = (block << LIMB_BITS) + self._block(data, *words, limb, matrix)
                     target = result[head, i * wc:(i + 1) * wc, j * wc:(j + 1) * wc]
                     target[:] = block[:target.shape[0], :target.shape[1]]
         return result.astype(np.int32)
 
-    def _block(self, data: Bytes, key_word: int, value_word: int, limb: int) -> NDArray[np.int64]:
+    def _block(self, data: Bytes, key_word: int, value_word: int, limb: int, matrix: int) -> NDArray[np.int64]:
         config = self.config
-        start = self.block_offset(key_word, value_word, limb)
+        start = self.block_offset(key_word, value_word, limb, matrix)
         i = np.arange(config.word_channels)
         row, slot = i // 4 // config.load_groups * 4 + i % 4, i // 4 % config.load_groups
         index = start + row * config.weight_row_bytes + slot * config.outputs

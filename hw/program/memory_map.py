@@ -60,7 +60,7 @@ def _matrix(network: Network, operator: KeyValue, place: TensorPlace) -> TensorP
     limbs = limb_count(keyvalue_bound(network, operator))
     if place.name == network.output:
         raise MappingError(f"operator {operator.name}: K^T V cannot be the output of a network")
-    return replace(place, heads=operator.heads, limbs=limbs)
+    return replace(place, heads=operator.heads, limbs=limbs, matrices=network.frames if operator.per_frame else 0)
 
 
 def channel_groups(network: Network, config: MachineConfig) -> dict[str, int]:

@@ -37,6 +37,7 @@ class Round:
     """One round over all chunks: a bit-plane of the input or a limb of the weights.
 
     `weights`: index of the weights of the round's first chunk. `first`: what its first chunk does to the accumulators.
+    `lane`: the only one it is for.
     """
 
     plane: int
@@ -44,6 +45,7 @@ class Round:
     first: Accumulate
     negate: bool = False
     bipolar: bool = False
+    lane: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def build_runs(
             unit = Unit(0, 0, *key[:3])
             chunk = Chunk(
                 accumulate=turn.first if index == 0 else Accumulate.KEEP, operand=operand, negate=turn.negate,
-                bipolar=turn.bipolar, load=not kept and not swap, swap=swap,
+                bipolar=turn.bipolar, load=not kept and not swap, swap=swap, lane=turn.lane or 0,
+                single=turn.lane is not None,
                 banks=tuple(_read(feed, split, unit, bank, turn.plane) for bank in source.banks))
             if new:
                 runs.append(Run(*key, (chunk,)))

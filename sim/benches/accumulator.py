@@ -27,7 +27,8 @@ def random_updates(rng, numbers, block, bank, start, length):
         sums = numbers.choice([-low, low - 1], (config.outputs, config.lanes))
         if rng.random() < 0.7:
             sums = numbers.integers(-low, low, (config.outputs, config.lanes))
-        updates.append(Update(cycle=cycle, bank=bank, address=address, mode=mode, sums=sums))
+        lane = rng.randrange(config.lanes) if address in latest and rng.random() < 0.4 else None
+        updates.append(Update(cycle=cycle, bank=bank, address=address, mode=mode, sums=sums, lane=lane))
         latest[address] = cycle
     return updates
 
@@ -37,9 +38,12 @@ def drive(rng, block, updates, length):
     by_cycle = {update.cycle: update for update in updates}
     schedule = []
     for cycle in range(length):
-        ports = {"valid": 0, "bank": rng.getrandbits(1), "address": rng.getrandbits(16), "mode": rng.getrandbits(2)}
+        ports = {"valid": 0, "bank": rng.getrandbits(1), "address": rng.getrandbits(16), "mode": rng.getrandbits(2),
+                 "single": rng.getrandbits(1), "lane": rng.getrandbits(3)}
         if update := by_cycle.get(cycle):
-            ports = {"valid": 1, "bank": update.bank, "address": update.address, "mode": int(update.mode)}
+            ports = {"valid": 1, "bank": update.bank, "address": update.address, "mode": int(update.mode),
+                     "single": int(update.lane is not None),
+                     "lane": rng.getrandbits(3) if update.lane is None else update.lane}
         now = by_cycle.get(cycle - block.sums_delay)
         values = block.config.outputs * block.config.lanes
         noise = rng.getrandbits(values * block.sum_bits)

@@ -135,9 +135,10 @@ class Maker:
             positions = body["rows"] * body["cols"]
             clear = self.hamming_positions < 0 or self.hamming_positions + positions > 900 or rng.random() < 0.4
             self.hamming_positions = positions + (0 if clear else self.hamming_positions)
-            return {"accumulate": Accumulate.ZERO if clear else Accumulate.KEEP, "bipolar": rng.getrandbits(1),
-                    "finish": rng.getrandbits(1), "limbs": rng.choice([2, 3]),
-                    "operand": rng.getrandbits(config.word_channels)}
+            return self._lane() | {
+                "accumulate": Accumulate.ZERO if clear else Accumulate.KEEP, "bipolar": rng.getrandbits(1),
+                "finish": rng.getrandbits(1), "limbs": rng.choice([2, 3]),
+                "operand": rng.getrandbits(config.word_channels)}
         largest = 127 * config.inputs if body["core"] in TABLES else (1 << SCORE_BITS - 1) - 1
         pixels = body["rows"] * (body["cols"] - body["skip"])
         bounds = self.bounds[body["acc_bank"], body["acc_base"]:body["acc_base"] + pixels]
@@ -145,14 +146,19 @@ class Maker:
         modes = [mode for mode, scale in scales.items() if (bounds >= 0).all()
                  and bounds.max() * scale + largest < 1 << ACCUMULATOR_BITS - 1]
         mode = rng.choice([*modes, Accumulate.ZERO])
-        bounds[:] = largest + (bounds * scales[mode] if mode in scales else 0)
+        lane = self._lane() if (bounds >= 0).all() and body["core"] != Core.TEMPORAL else {}
+        after = largest + (bounds * scales[mode] if mode in scales else 0 * bounds)
+        bounds[:] = np.maximum(bounds, after) if lane.get("single") else after
         if body["core"] == Core.TEMPORAL:
             return {"accumulate": mode, "bipolar": rng.getrandbits(1), "lane": rng.randrange(config.lanes),
                     "operand": rng.randint(0, 2047), "load": rng.getrandbits(1)}
         rows = config.chunk_rows
-        return {"accumulate": mode, "negate": rng.getrandbits(1), "load": 1,
+        return lane | {"accumulate": mode, "negate": rng.getrandbits(1), "load": 1,
                 "bipolar": rng.getrandbits(1) if body["core"] == Core.ARRAY else 0,
                 "operand": slot * self.slot_rows + (number % (self.slot_rows // rows)) * rows}
+
+    def _lane(self) -> dict[str, int]:
+        return {"single": int(self.rng.random() < 0.3), "lane": self.rng.randrange(self.config.lanes)}
 
     def _bank(self, body: dict[str, int]) -> dict[str, int]:
         rng = self.rng

@@ -21,16 +21,18 @@ def random_positions(rng, bits, count):
     return [(rng.getrandbits(bits), rng.getrandbits(bits)) for _ in range(count)]
 
 
-async def count(dut, rng, positions, clear):
-    """Present the positions with gaps; noise in between."""
+async def count(dut, rng, positions, clear, lane):
+    """Present the positions with gaps, all lanes or one; noise in between."""
     bits = len(dut.key)
     cycles = dict(zip(gaps(rng, len(positions), 0.3), enumerate(positions), strict=True))
     schedule = []
     for cycle in range(max(cycles) + 1):
         ports = {"valid": 0, "clear": rng.getrandbits(1), "key": rng.getrandbits(bits), "value": rng.getrandbits(bits)}
+        ports |= {"single": rng.getrandbits(1), "lane": rng.getrandbits(3)}
         if cycle in cycles:
             index, (key, value) = cycles[cycle]
             ports = {"valid": 1, "clear": int(clear and index == 0), "key": key, "value": value}
+            ports |= {"single": int(lane is not None), "lane": rng.getrandbits(3) if lane is None else lane}
         schedule.append(ports)
     samples = await play(dut, schedule, ["busy"])
     assert not any(sample["busy"] for sample in samples)
@@ -64,6 +66,13 @@ async def put_out(dut, rng, settings, stall):
         assert cycle < 10_000, "no end"
 
 
+def _mask(config, lane):
+    """The bits of a word that belong to a lane, all of them for None."""
+    if lane is None:
+        return (1 << config.beat_bits) - 1
+    return sum(1 << channel * config.lanes + lane for channel in range(config.word_channels))
+
+
 @cocotb.test()
 async def counts_and_puts_out(dut):
     config = MachineConfig(**support.parameters()["config"])
@@ -74,8 +83,10 @@ async def counts_and_puts_out(dut):
     for run in range(12):
         clear = not positions or rng.random() < 0.7
         more = random_positions(rng, config.beat_bits, rng.choice([1, 2, 30, 60]))
-        positions = more if clear else positions + more
-        await count(dut, rng, more, clear)
+        lane = rng.choice([None, rng.randrange(config.lanes)])
+        counted = [(key, value & _mask(config, lane)) for key, value in more]
+        positions = counted if clear else positions + counted
+        await count(dut, rng, more, clear, lane)
         mask = rng.choice([rng.getrandbits(config.word_channels), (1 << config.word_channels) - 1])
         settings = {"bipolar": run & 1, "mask": mask, "limbs": 2 + (run >> 1 & 1)}
         stall = rng.choice([0.0, 0.5])
