@@ -211,8 +211,8 @@ CHUNK_COMMON: tuple[BitField, ...] = (
     _f("finish", 1, "Hamming: put the matrix out after this chunk"), _f("limbs", 2, "Hamming: limbs, 2 or 3"),
     _f("swap", 1, "use the tables of the chunk before the last, as they are (`load` is 0)"),
     _f("lane", 3, "temporal: frame of K and V; with `single`: the lane"),
-    _f("single", 1, "only lane `lane` counts: the accumulators of the others stay as they are, even with ZERO; Hamming: "
-       "V of the others is 0"),
+    _f("single", 1, "only lane `lane` counts: accumulators of the others stay as they are, even with ZERO; Hamming: V "
+       "of the others is 0"),
     _f("reserved", 3),
     _f("operand", 16, "row of the weight buffer; Hamming: mask of valid rows (channels of K); temporal: channels of a "
        "head"))
