@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from spikeloom.config import preset
+from spikeloom.hw.program.compiler import compile_network
+from spikeloom.hw.program.interpreter import Interpreter
 from spikeloom.network import Attend, KeyValue, TemporalAttend
 from spikeloom.quantize.calibration import run_float
 from spikeloom.quantize.folding import fold
@@ -17,6 +20,7 @@ from spikeloom.quantize.layers import DESIGNS, Attention, MSAttention, MSBlock, 
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
 from spikeloom.quantize.neurons import LIF, NeuronConfig
 from spikeloom.quantize.quantizer import quantize
+from spikeloom.quantize.reference import Reference
 
 MICRO = replace(named_config("micro"), frames=3, height=8, width=8)
 CLIPS = torch.randint(0, 256, (4, 3, 8, 8, 3), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
@@ -130,3 +134,16 @@ def test_errors() -> None:
         replace(MICRO, design="late")
     with pytest.raises(ValueError, match="`scope` must be one of clip, frame, pixel, not `'row'`"):
         Attention(6, heads=2, attention="hamming", neuron=NeuronConfig(), scope="row")
+
+
+@pytest.mark.parametrize(("design", "attention"), [
+    *((design, "hamming") for design in DESIGNS if design != "joint"), ("neuron", "dot"), ("factorised", "dot")])
+def test_the_machine_runs_it(design: str, attention: str) -> None:
+    """Program, engines interleaved at random, against the reference; two lane groups."""
+    clips = CLIPS[:, [0, 1, 2, 2, 1]]
+    network, _ = quantize(make(replace(MICRO, design=design, attention=attention)), clips)
+    program = compile_network(network, replace(preset("small"), lanes=4, word_channels=8))
+    machine = Interpreter(program, clips[1].numpy(), np.random.default_rng(0)).run()
+    for name, tensor in Reference(network).run(clips[1]).items():
+        if program.tensors[name].stored:
+            assert np.array_equal(machine.tensor(name), tensor.numpy()), name
