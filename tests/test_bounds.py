@@ -185,6 +185,20 @@ def test_attention_reaches_its_bound():
     assert int(accumulators["attend"].max()) == 3 * 16
 
 
+def test_attention_on_integer_spikes_reaches_its_bound():
+    """Products of levels in K^T V, times those of the query; limbs are counted for all of it."""
+    network = attention(4, 1, 3)
+    network.tensors["in"] = replace(network.tensors["in"], kind="integers", levels=5)
+    network.operators[:] = [replace(operator, bipolar=False) for operator in network.operators]
+    network.check()
+    accumulators: dict[str, torch.Tensor] = {}
+    reference = Reference(network)
+    values = reference.run(np.full((1, 3, 4, 4), 5, np.uint8), accumulators=accumulators)
+    assert int(values["kv"].max()) == reference.bounds["kv"].accumulator[1] == 16 * 25
+    assert int(accumulators["attend"].max()) == 3 * 5 * 16 * 25
+    assert reference.bounds["attend"].accumulator[1] == 3 * 5 * (16 * 25 + 64)
+
+
 @pytest.mark.parametrize(("bipolar", "low"), [(True, -15), (False, 0)])
 def test_temporal_attention_reaches_its_bound(bipolar, low):
     """Three channels per head and five frames: a score is at most 3, a sum at most 15; lowest where no bit agrees."""
