@@ -28,3 +28,16 @@ def test_pictures(tmp_path: Path, known: bool) -> None:
     draw_masks(tmp_path / "new" / "masks.png", made[1:] * 2, title="masks")
     for name in ("poses", "masks"):
         assert (tmp_path / "new" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_demo_of_poses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from spikeloom import cli
+
+    assert cli.main(["demo", "--model", "walkers", "--clips", "1", "--held-out", "20", "--preset", "tiny",
+                     "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "clip 0: RTL = integer: bit-exact" in text
+    assert "integer model on 20 held-out clips: MPJPE " in text
+    assert (tmp_path / "demo.png").is_file()
+    assert (tmp_path / "report" / "accuracy.json").is_file()
