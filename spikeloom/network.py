@@ -217,7 +217,7 @@ class Network:
         """Operators [first, last) as a network of their own; what they read from others is `given`.
 
         Raises:
-            NetworkError: No operators, or an attention without its K^T V.
+            NetworkError: No operators, none that reads spikes or pixels, or an attention without its K^T V.
         """
         operators = self.operators[max(0, first):last]
         if not operators:
@@ -230,7 +230,9 @@ class Network:
                 assert maker is not None
                 raise NetworkError(f"{first}:{last} begins behind operator {maker.name}, whose K^T V it needs: begin "
                                    f"at {self.operators.index(maker)} or earlier")
-        source = next(n for n in read if self.tensors[n].kind in ("pixels", *SPIKING))
+        source = next((n for n in read if self.tensors[n].kind in ("pixels", *SPIKING)), None)
+        if source is None:
+            raise NetworkError(f"operators {first}:{last} read neither spikes nor pixels")
         tensors = {name: self.tensors[name] for name in (*read, *made)}
         return replace(
             self, operators=operators, tensors=tensors, input=source, output=outputs_of(operators[-1])[0],

@@ -215,10 +215,10 @@ def test_short_bursts_are_slow():
     assert write_cap(Move(100, 100), DDR, TIMES) == pytest.approx(15 / 95)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_networks(seed):
+@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in range(4)), (4, "frames"), (24, "pyramid")])
+def test_random_networks(seed, theme):
     """Accounts add up; nobody is busy for longer than the run; better memory is never worse."""
-    program = compile_network(random_network(seed), preset(("tiny", "small")[seed % 2]))
+    program = compile_network(random_network(seed, theme=theme), preset(("tiny", "small")[seed % 2]))
     made = estimate(program)
     assert sum(o.cycles for o in made.operators) == pytest.approx(made.cycles, abs=6 * len(made.operators))
     assert sum(made.causes.values()) == sum(o.cycles for o in made.operators)

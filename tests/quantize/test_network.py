@@ -20,6 +20,7 @@ from spikeloom.network import (
     Neuron,
     TemporalAttend,
     Tensor,
+    Upsample,
     inputs_of,
     outputs_of,
 )
@@ -64,6 +65,16 @@ def test_names():
     assert inputs_of(network.operators[4]) == ("s1", "kv")
     assert network.producer("kv") is network.operators[3]
     assert network.producer("pixels") is None
+
+
+def test_part_that_reads_no_spikes():
+    network = small()
+    network.tensors["wide"] = tensor("wide", "residual", 4, 8)
+    network.operators.insert(3, Upsample(name="up", input="r1", output="wide"))
+    network.check()
+    assert network.part(2, 4).output == "wide"
+    with pytest.raises(NetworkError, match="operators 3:4 read neither spikes nor pixels"):
+        network.part(3, 4)
 
 
 def test_round_trip(tmp_path):
