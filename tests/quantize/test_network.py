@@ -72,7 +72,7 @@ def test_part_that_reads_no_spikes():
     network.tensors["wide"] = tensor("wide", "residual", 4, 8)
     network.operators.insert(3, Upsample(name="up", input="r1", output="wide"))
     network.check()
-    assert network.part(2, 4).output == "wide"
+    assert network.part(1, 4).output == "wide"
     with pytest.raises(NetworkError, match="operators 3:4 read neither spikes nor pixels"):
         network.part(3, 4)
 
