@@ -133,7 +133,8 @@ def test_no_gradient_where_numbers_saturate() -> None:
     assert integers.tolist() == [-7, -7, 0, 7]
     assert torch.as_tensor(real.grad).tolist() == [0, 1, 1, 0]
     for mode, largest in (("planes", 127), ("residual", 32767)):
-        neuron = Neuron(mode=mode, bias="bias", shift="shift", **{mode: "out"})
+        made = {kind: "out" if kind == mode else None for kind in ("planes", "residual")}
+        neuron = Neuron(mode=mode, bias="bias", shift="shift", planes=made["planes"], residual=made["residual"])
         arrays = {"bias": torch.zeros(1).long(), "shift": torch.full((1,), 2)}
         value = torch.tensor([0.0, 4.0 * largest, 4.0 * largest + 8, -4.0 * largest - 12]).view(4, 1, 1, 1, 1)
         value.requires_grad_()
