@@ -53,7 +53,8 @@ INTRODUCTION = """\
 
 On {clips:,} held-out clips of the test split, which no training and no choice of settings has seen. In square brackets
 95 % intervals: Wilson for accuracies, bootstrap over clips for the others. They know of the clips that were drawn, not
-of the spread between training runs, nor that clips show some scans of digits more than once.
+of the spread between training runs, nor that clips show some scans of digits more than once. mpjpe and pa_mpjpe are
+errors, in per cent of the frame's size: less is better.
 
 int8, int4: integer networks, bit for bit what the machine computes; int4 weights lie in [-7, 7] and run as int8. QAT:
 after quantisation-aware fine-tuning, see [training.md](training.md). `make accuracy ROWS='KEY'` makes the row of that
