@@ -57,8 +57,8 @@ of the spread between training runs, nor that clips show some scans of digits mo
 errors, in per cent of the frame's size: less is better.
 
 int8, int4: integer networks, bit for bit what the machine computes; int4 weights lie in [-7, 7] and run as int8. QAT:
-after quantisation-aware fine-tuning, see [training.md](training.md). `make accuracy ROWS='KEY'` makes the row of that
-key, `make accuracy` all that are missing.
+after 150 steps of quantisation-aware fine-tuning ([training.md](training.md)), which the float network has not had.
+`make accuracy ROWS='KEY'` makes the row of that key, `make accuracy` all that are missing.
 """
 
 ABLATION = """\
