@@ -204,12 +204,13 @@ def test_temporal_attention_reaches_its_bound(bipolar, low):
     """Three channels per head and five frames: a score is at most 3, a sum at most 15; lowest where no bit agrees."""
     network = attention(2, 2, 3, frames=5)
     network.tensors["key"] = replace(network.tensors["in"], name="key")
-    network.operators[:] = [TemporalAttend(name="temporal", query="in", key="key", value="in", heads=2, bipolar=bipolar,
-                                           neuron=network.operators[1].neuron)]
+    attend = TemporalAttend(name="temporal", query="in", key="key", value="in", heads=2, bipolar=bipolar,
+                            neuron=network.operators[1].neuron)
+    network.operators[:] = [attend]
     network.given = ("key",)
     assert prove_bounds(network)["temporal"].accumulator == (low, 15)
     ones = torch.ones((5, 1, 6, 2, 2), dtype=torch.bool)
     for key, expected in ((ones, 15), (~ones, low)):
-        found = Reference(network).accumulate(network.operators[0], {"in": ones, "key": key})
+        found = Reference(network).accumulate(attend, {"in": ones, "key": key})
         assert found.shape == ones.shape
         assert (found == expected).all()

@@ -169,7 +169,8 @@ def test_the_comparison_notices_a_missing_reset(tmp_path):
 
 def test_an_enable_that_would_not_reach_a_shared_component_is_refused():
     class Held(wiring.Component):
-        enable: In(1)
+        def __init__(self):
+            super().__init__({"enable": In(1)})
 
         def elaborate(self, platform):
             m = Module()

@@ -41,7 +41,7 @@ def model(request) -> SpikeVideoFormer:
         last = model.head if isinstance(model.head, nn.Linear) else model.head.classify
         nn.init.normal_(last.weight, std=0.3)
         if isinstance(model.head, Pyramid):
-            nn.init.constant_(model.head.laterals[0][1].weight, 40.0)  # levels differ in range
+            nn.init.constant_(model.head.get_parameter("laterals.0.1.weight"), 40.0)  # levels differ in range
     model.train()
     with torch.no_grad():
         for _ in range(4):

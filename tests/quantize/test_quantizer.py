@@ -47,8 +47,8 @@ def make_model(config: SpikeVideoFormerConfig) -> SpikeVideoFormer:
         torch.manual_seed(0)
         model = SpikeVideoFormer(config)
         shake_norms(model)
-        nn.init.normal_(model.head.weight, std=0.3)
-        nn.init.normal_(model.head.bias)
+        nn.init.normal_(model.get_parameter("head.weight"), std=0.3)
+        nn.init.normal_(model.get_parameter("head.bias"))
     model.train()
     with torch.no_grad():
         for _ in range(4):

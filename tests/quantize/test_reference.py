@@ -125,7 +125,7 @@ def naive_neuron(network, neuron, accumulator, values):
         current = current.sum(axis=(2, 3), keepdims=True)
     if neuron.spikes:
         thresholds = np.atleast_2d(arrays[neuron.threshold])
-        made[neuron.spikes] = sum(naive_lif(neuron.lif, current, one) for one in thresholds)
+        made[neuron.spikes] = np.sum([naive_lif(neuron.lif, current, one) for one in thresholds], axis=0)
     return {name: value for name, value in made.items() if name is not None}
 
 
