@@ -106,7 +106,7 @@ class DrainEngine(wiring.Component):
             is valid `acc_latency` cycles later. Every item reads its accumulators exactly once, in order.
         acc_read: High in the cycles in which an item is read (the others may read what they like).
         shortcut_en, shortcut_item, shortcut_data: Item of the residual buffer wanted (16 bits at
-            `(channel * lanes + lane) * 16`); data `residual_latency` cycles after.
+            `(channel * lanes + lane) * 16`); data `residual_latency` cycles after, 0 where none was wanted.
         residual_write, residual_row, residual_data: r of an item, to the residual buffer.
         plane_mask, plane_address, plane_data: Planes, to the spike banks: see `PlaneWrite`.
         parameter_row, parameter_data: Neuron parameters, data (`96 * word_channels`) one cycle after the address.

@@ -8,12 +8,11 @@
              S  <--------------------------- S0, S1 wait for the last one
 
 Every lane takes three cycles: leak and integrate; saturate; compare and reset. The settings travel with the values.
+Choices are made in the LUTs of the adders.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from spikeloom.arithmetic import GUARD_BITS, LEAKS, MEMBRANE_BITS, RESETS, lif_step
 
 from ..isa import Leak
-from .pipeline import delayed, register, saturated
+from .pipeline import chain_sum, chosen, delayed, held, register
 
 __all__ = ["THRESHOLD_BITS", "LifChain"]
 
@@ -29,7 +28,9 @@ THRESHOLD_BITS = 32
 """Width of a threshold in the parameters, unsigned, without guard bits. From 2**27 up it is out of reach."""
 
 _REACH = MEMBRANE_BITS - GUARD_BITS - 1  # bits of a threshold that a potential can reach
-_SETTINGS = data.StructLayout({"leak": 3, "soft": 1, "strict": 1, "never": 1})
+_LEAK_BITS = Shape.cast(range(len(LEAKS))).width
+_HISTORY = {"none": 0, "decayed": 0, "half": 1, "quarter": 2, "memoryless": 3}  # what X is added to: V, V/2, V/4, 0
+_SETTINGS = data.StructLayout({"history": 2, "decayed": 1, "soft": 1, "strict": 1, "never": 1})
 
 
 class LifChain(wiring.Component):
@@ -76,7 +77,7 @@ class LifChain(wiring.Component):
         self.lanes = lanes
         super().__init__({
             "value": In(lanes * MEMBRANE_BITS), "start": In(signed(MEMBRANE_BITS)), "threshold": In(THRESHOLD_BITS),
-            "leak": In(3), "soft_reset": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
+            "leak": In(_LEAK_BITS), "soft_reset": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
             "spikes": Out(lanes), "membrane": Out(signed(MEMBRANE_BITS))})
 
     @property
@@ -99,15 +100,15 @@ class LifChain(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         beyond = self.threshold[_REACH:].any()
-        threshold = delayed(m, Cat(self.threshold[:_REACH], beyond), self.LANE_CYCLES - 1, "threshold0")
+        threshold = held(m, Cat(self.threshold[:_REACH], beyond), self.LANE_CYCLES - 1, "threshold0")
         membrane, settings = self.start, self._settings(m)
         for lane in range(self.lanes):
             wait = self.LANE_CYCLES * lane
             value = delayed(m, self.value.word_select(lane, MEMBRANE_BITS), wait, f"value{lane}").as_signed()
             keeps = delayed(m, ~self.mask[lane], wait, f"keeps{lane}")
-            potential, unable = self._integrate(m, lane, membrane, value, keeps, settings[wait:])
+            potential, unable = self._integrate(m, lane, membrane, value, keeps, settings[wait])
             spike, membrane = self._fire(m, lane, potential, threshold, unable, settings[wait + 2])
-            threshold = delayed(m, threshold, self.LANE_CYCLES, f"threshold{lane + 1}")
+            threshold = held(m, threshold, self.LANE_CYCLES, f"threshold{lane + 1}")
             late = delayed(m, spike, self.latency - wait - self.LANE_CYCLES, f"spike{lane}")
             m.d.comb += self.spikes[lane].eq(late)
         m.d.comb += self.membrane.eq(membrane)
@@ -115,35 +116,38 @@ class LifChain(wiring.Component):
 
     def _settings(self, m: Module) -> list[data.View]:
         """What was asked for 0, 1, .. cycles ago."""
-        now = data.View(_SETTINGS, Cat(self.leak, self.soft_reset, self.strict, self.never))
+        history = Array(Const(_HISTORY[name], 2) for name in LEAKS)[self.leak]
+        now = data.View(_SETTINGS, Cat(history, self.leak == Leak.DECAYED, self.soft_reset, self.strict, self.never))
         line = [now]
         for cycle in range(1, self.latency):
             line.append(data.View(_SETTINGS, register(m, line[-1].as_value(), f"settings{cycle}")))
         return line
 
-    def _integrate(self, m: Module, lane: int, membrane: Value, value: Value, keeps: Value,
-                   settings: Sequence[data.View]) -> tuple[Signal, Value]:
+    def _integrate(
+        self, m: Module, lane: int, membrane: Value, value: Value, keeps: Value, settings: data.View,
+    ) -> tuple[Signal, Value]:
         """(H, the lane must not fire). Without a leak and with value 0, as in a lane that does not count, H is V."""
-        leak = settings[0].leak & ~keeps.replicate(len(settings[0].leak))
-        leaked = Array([membrane, membrane, membrane >> 1, membrane >> 2, Const(0, signed(MEMBRANE_BITS))])[leak]
-        total = register(m, leaked + value, f"total{lane}", signed(MEMBRANE_BITS + 1))
-        keeps = register(m, keeps, f"kept{lane}")
-        scaled = Signal(total.shape(), name=f"scaled{lane}")
-        m.d.comb += scaled.eq(Mux((settings[1].leak == Leak.DECAYED) & ~keeps, total >> 1, total))
-        unable = register(m, keeps | settings[1].never, f"unable{lane}")
-        return register(m, saturated(scaled, MEMBRANE_BITS), f"potential{lane}"), unable
+        history = chosen([membrane, membrane >> 1, membrane >> 2, Const(0, signed(MEMBRANE_BITS))],
+                         settings.history & ~keeps.replicate(2))
+        total = register(m, chain_sum(value, history), f"total{lane}", signed(MEMBRANE_BITS + 1))
+        decayed = register(m, settings.decayed & ~keeps, f"decayed{lane}")
+        unable = delayed(m, keeps | settings.never, 2, f"unable{lane}")
+        negative, beyond = total[-1], total[-1] ^ total[-2]
+        limit = Cat((~negative).replicate(MEMBRANE_BITS - 1), negative)
+        potential = Mux(decayed, total[1:], Mux(beyond, limit, total[:MEMBRANE_BITS])).as_signed()
+        return register(m, potential, f"potential{lane}"), unable
 
-    def _fire(self, m: Module, lane: int, potential: Signal, threshold: Value, unable: Value,
-              settings: data.View) -> tuple[Signal, Signal]:
-        """(spike, V). The threshold has no guard bits: H > th is (H >> GUARD_BITS) >= th, less one if H has none."""
+    def _fire(
+        self, m: Module, lane: int, potential: Signal, threshold: Value, unable: Value, settings: data.View,
+    ) -> tuple[Signal, Signal]:
+        """(spike, V). The threshold has no guard bits, so one difference without them serves comparison and reset."""
         guard, high = potential[:GUARD_BITS], potential[GUARD_BITS:].as_signed()
-        reach = threshold[:_REACH]
-        below = settings.strict & ~guard.any()
-        # Twice the distance, less one if it must be above zero.
-        margin = Cat(~below, high).as_signed() - Cat(1, reach, 0).as_signed()
+        reach, beyond = threshold[:_REACH], threshold[_REACH]
+        difference = high - reach
+        level = settings.strict & ~guard.any() & (high == reach)  # H is th, which is not enough
         fire = Signal(name=f"fire{lane}")
-        m.d.comb += fire.eq((margin >= 0) & ~threshold[_REACH] & ~unable)
-        rest = Cat(guard, (high - reach)[:len(high)]).as_signed()
-        after = Mux(fire, Mux(settings.soft, rest, 0), potential)
+        m.d.comb += fire.eq(~difference[-1] & ~level & ~beyond & ~unable)
+        rest = Cat(guard, difference[:len(high)]).as_signed()
+        after = Mux(fire & ~settings.soft, 0, Mux(fire, rest, potential))
         return (register(m, fire, f"fired{lane}"),
                 register(m, after, f"membrane{lane}", signed(MEMBRANE_BITS)))

@@ -2,7 +2,7 @@
 
 ::
 
-    cycle 0               3             5                   7        8             8 + 3 * lanes
+    cycle 0               3             5                   6        7             7 + 3 * lanes
     item, parameters      shortcut      residual, planes    carry    X             spikes, membranes
     |--------- rescale -----------------|-- spatial sum ----|--------|-- LIF ------|      x word_channels
 """
@@ -56,15 +56,15 @@ class NeuronUnit(wiring.Component):
 
         a        = (-acc if negate else acc) + bias                       26 bit: the compiler proves that it fits
         residual = saturate(round_shift(a, shift) + shortcut, 16)
-        plane    = saturate(round_shift(a, shift), 8)
+        plane    = saturate(residual, 8)
         X        = a << GUARD_BITS                                        modes DIRECT and PLANES
                    residual << GUARD_BITS                                 mode RESIDUAL
-                   sum over the pixels (saturating, 28 bit) << GUARD_BITS mode RESIDUAL with pool
+                   sum over the pixels (28 bit) << GUARD_BITS             mode RESIDUAL with pool
                    a                                                      mode SUM
         spikes, V = LIF over the lanes; mode SUM: V = saturate(V + X, 32), no spikes
 
-    Lanes `>= settings.lanes`: spikes, planes and residual are 0, V is kept. `pool` other than in mode
-    RESIDUAL sums 28-bit saturating `a` and has no use.
+    Lanes `>= settings.lanes`: spikes, planes and residual are 0, V is kept. `pool` goes with mode
+    RESIDUAL.
 
     Args:
         config: The machine.
@@ -75,7 +75,7 @@ class NeuronUnit(wiring.Component):
             those of the next instruction for that word not before 4 cycles later.
         acc (0): 24-bit numbers at `(channel * lanes + lane) * 24`.
         parameters (0): `PARAMETER` of each channel, 96 bits each.
-        shortcut (`SHORTCUT_CYCLE`): 16-bit numbers at `(channel * lanes + lane) * 16`.
+        shortcut (`SHORTCUT_CYCLE`): 16-bit numbers at `(channel * lanes + lane) * 16`, 0 where there is none.
         carry (`carry_cycle`): V before lane 0, 32 bits per channel; looked at with `carry_in`.
         residual, planes (`early_latency`): planes: bit p of (channel, lane) at
             `(p * word_channels + channel) * lanes + lane`.
@@ -101,8 +101,7 @@ class NeuronUnit(wiring.Component):
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         neurons, channels = config.beat_bits, config.word_channels
-        pixel_bits = ceil_log2(config.accumulator_depth)
-        self._channels = [NeuronChannel(config.lanes, config.output_words, pixel_bits) for _ in range(channels)]
+        self._channels = [NeuronChannel(config.lanes, config.output_words) for _ in range(channels)]
         super().__init__({
             "valid": In(1), "first": In(1), "last": In(1),
             "word": In(max(1, ceil_log2(config.output_words))), "acc": In(neurons * ACCUMULATOR_BITS),
@@ -118,12 +117,12 @@ class NeuronUnit(wiring.Component):
 
     @property
     def carry_cycle(self) -> int:
-        """Cycle in which `carry` is taken: 7."""
+        """Cycle in which `carry` is taken: 6."""
         return self._channels[0].current_latency - 1
 
     @property
     def latency(self) -> int:
-        """Cycles to spikes and membranes: 8 + 3 * lanes."""
+        """Cycles to spikes and membranes: 7 + 3 * lanes."""
         return self._channels[0].latency
 
     def model(
@@ -177,7 +176,7 @@ class NeuronUnit(wiring.Component):
         control = Signal(control_layout(self.config.lanes))
         temporal = settings.mode == Mode.SUM
         m.d.comb += [
-            control.add.eq(settings.shortcut), control.direct.eq(settings.mode != Mode.RESIDUAL),
+            control.direct.eq(settings.mode != Mode.RESIDUAL),
             control.temporal.eq(temporal), control.fresh.eq(settings.pool_first),
             control.leak.eq(Mux(temporal, Leak.NONE, settings.leak)),
             control.mask.eq(Cat(settings.lanes > lane for lane in range(self.config.lanes)))]

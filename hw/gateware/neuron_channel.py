@@ -2,7 +2,7 @@
 
 ::
 
-    cycle 0           3          5           7      8                          8 + 3 * lanes
+    cycle 0           3          5           6      7                          7 + 3 * lanes
     acc  -> Rescale (shortcut) -> SpatialSum -> X -> LifChain (start) -> spikes, membrane
                                '-> residual, plane
 """
@@ -33,9 +33,9 @@ SETTINGS = data.StructLayout({
 
 
 def control_layout(lanes: int) -> data.StructLayout:
-    """`SETTINGS`, decoded for the channels. `add`: the shortcut; `direct`: X is not r; `temporal`: mode SUM."""
+    """`SETTINGS`, decoded for the channels. `direct`: X is not r; `temporal`: mode SUM."""
     return data.StructLayout({
-        "add": 1, "direct": 1, "temporal": 1, "pool": 1, "fresh": 1, "leak": 3, "soft": 1, "strict": 1, "carry_in": 1,
+        "direct": 1, "temporal": 1, "pool": 1, "fresh": 1, "leak": 3, "soft": 1, "strict": 1, "carry_in": 1,
         "mask": lanes})
 
 
@@ -46,7 +46,7 @@ class NeuronChannel(wiring.Component):
     Ports (cycle relative to the accumulators):
         acc, parameter, control (0): `lanes` signed 24-bit numbers; a `PARAMETER`; a `control_layout(lanes)` whose mask
             has bit t set if lane t counts.
-        shortcut (`Rescale.SHORTCUT_CYCLE`): `lanes` signed 16-bit numbers.
+        shortcut (`Rescale.SHORTCUT_CYCLE`): `lanes` signed 16-bit numbers, 0 where there is none.
         ahead_word (`early_latency` - 1); valid, first, last (`early_latency`): see `SpatialSum`.
         start (`current_latency` - 1): V before lane 0, signed 32 bit; with `carry_in` only.
         residual, plane (`early_latency`); spikes, membrane (`latency`).
@@ -66,10 +66,10 @@ class NeuronChannel(wiring.Component):
     spikes: Signal
     membrane: Signal
 
-    def __init__(self, lanes: int, words: int, pixel_bits: int) -> None:
+    def __init__(self, lanes: int, words: int) -> None:
         self.lanes = lanes
         self._rescale, self._lif = Rescale(lanes), LifChain(lanes)
-        self._sum = SpatialSum(lanes, words, pixel_bits)
+        self._sum = SpatialSum(lanes, words)
         super().__init__({
             "acc": In(lanes * ACCUMULATOR_BITS), "parameter": In(PARAMETER), "shortcut": In(lanes * RESIDUAL_BITS),
             "ahead_word": In(self._sum.ahead_word.shape()), "valid": In(1), "first": In(1), "last": In(1),
@@ -114,13 +114,14 @@ class NeuronChannel(wiring.Component):
         m.d.comb += [
             rescale.acc.eq(self.acc), rescale.shortcut.eq(self.shortcut), rescale.mask.eq(late.mask),
             rescale.bias.eq(self.parameter.bias[:CURRENT_BITS]), rescale.negate.eq(self.parameter.negate),
-            rescale.shift.eq(self.parameter.shift[:SHIFT_BITS]), rescale.add.eq(control[rescale.SHORTCUT_CYCLE].add),
-            rescale.direct.eq(late.direct), self.residual.eq(rescale.residual), self.plane.eq(rescale.plane)]
+            rescale.shift.eq(self.parameter.shift[:SHIFT_BITS]), rescale.direct.eq(late.direct),
+            self.residual.eq(rescale.residual), self.plane.eq(rescale.plane)]
 
     def _connect_sum(self, m: Module, ahead: data.View) -> None:
         total = self._sum
         m.d.comb += [
-            total.value.eq(self._rescale.value), total.ahead_word.eq(self.ahead_word), total.valid.eq(self.valid),
+            total.current.eq(self._rescale.current), total.addend.eq(self._rescale.addend),
+            total.ahead_word.eq(self.ahead_word), total.valid.eq(self.valid),
             total.first.eq(self.first), total.last.eq(self.last), total.pool.eq(ahead.pool),
             total.fresh.eq(ahead.fresh)]
 

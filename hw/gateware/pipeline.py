@@ -4,9 +4,11 @@ Datapath registers carry no reset: their contents count only behind a valid flag
 become a shift-register LUT.
 """
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 
-__all__ = ["delayed", "delayed_flag", "register", "same", "saturated"]
+__all__ = ["chain_sum", "chosen", "delayed", "delayed_flag", "held", "register", "same", "saturated"]
 
 
 def register(m: Module, value: Value, name: str, shape: Shape | None = None) -> Signal:
@@ -14,6 +16,24 @@ def register(m: Module, value: Value, name: str, shape: Shape | None = None) -> 
     held = Signal(value.shape() if shape is None else shape, name=name, reset_less=True)
     m.d.sync += held.eq(value)
     return held
+
+
+def chain_sum(plain: Value, computed: Value, carry: Value | None = None) -> Value:
+    """`plain + computed`, plus the bit `carry`, signed: a LUT per bit, in which there is room for `computed`.
+
+    `plain`, a register, goes onto the carry chain beside the LUTs. In a sum the tools choose that operand themselves,
+    and one that is computed takes LUTs of its own there; so this is a difference: p + c = p - ~c - 1.
+    """
+    low = Const(0) if carry is None else carry
+    return (Cat(low, plain).as_signed() - Cat(1, ~computed).as_signed()) >> 1
+
+
+def chosen(values: Sequence[Value], index: Value) -> Value:
+    """Entry `index` of two to the power of its bits `values`, by multiplexers of two, which LUTs can merge with what
+    follows (an `Array` becomes a comparison per entry)."""
+    for bit in index:
+        values = [Mux(bit, odd, even) for even, odd in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
 
 
 def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
@@ -25,6 +45,18 @@ def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
     m.d.sync += line.eq(Cat(value, line[:-width]))
     late = line[-width:]
     return late.as_signed() if shape.signed else late
+
+
+def held(m: Module, value: Value, cycles: int, name: str) -> Value:
+    """`value`, `cycles` later, in flip-flops: for short waits of wide values, where a shift register is a LUT per bit.
+
+    The reset is what keeps the tools from making a shift register of it.
+    """
+    for cycle in range(cycles):
+        later = Signal(value.shape(), name=f"{name}_{cycle}")
+        m.d.sync += later.eq(value)
+        value = later
+    return value
 
 
 def delayed_flag(m: Module, value: Value, cycles: int, name: str) -> Value:

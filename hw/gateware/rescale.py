@@ -3,11 +3,12 @@
 ::
 
     cycle   0     |      1          |      2            |    3               |     4              |    5
-    acc, bias --> | a=+-acc+bias -> | a << 9 >> 16,8,4  | cut to 22 bits,    | y/2 + y%2 (+ short-| saturate r, p
-    negate, shift |                 |                   | >> 2,1 = y         | cut): sum          | value = a or r
+    acc, bias --> | a=bias+-acc --> | a << 3 >> 0..3    | << 6 >> 0,4,8,12;  | >> 0, 16 or limit  | saturate r, p
+    negate, shift |                 |                   | does it fit?       | = y; y/2 + shortcut| gate a
 
-`y` has one bit below the point, so that rounding half up is a carry into the next addition. Cutting to `_WINDOW` bits
-keeps every value that does not saturate in the end, and turns the others into some number that does.
+`y` has one bit below the point, so that rounding half up is a carry into the addition of the shortcut. It is cut to
+`_WINDOW` bits, which keeps every sum that does not saturate in the end. The choice of its last stage is in the LUTs of
+the adder, whose other operand is the one on the carry chain.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from spikeloom.arithmetic import PLANE_BITS, RESIDUAL_BITS, SHIFT_MIN, current, round_shift, saturate
 from spikeloom.config import ACCUMULATOR_BITS
 
-from .pipeline import delayed, register, same, saturated
+from .pipeline import chain_sum, chosen, held, register, saturated
 
 __all__ = ["CURRENT_BITS", "SHIFT_BITS", "Rescale"]
 
@@ -29,10 +30,11 @@ CURRENT_BITS = 26
 SHIFT_BITS = 5
 """Width of a biased shift, `shift - SHIFT_MIN`."""
 
-_FRACTION = 1 - SHIFT_MIN  # bits that `a` is widened by: left shifts, and one for rounding
-_WIDE = CURRENT_BITS + _FRACTION
-_FINE = 3  # largest shift left for the second stage
-_WINDOW = RESIDUAL_BITS + 3 + _FINE  # an overflow of the window still saturates after >> _FINE, >> 1 and the shortcut
+_FINE = 3  # most places that the first stage of the shifter moves
+_STEP = _FINE + 1
+_LEFT = 1 - SHIFT_MIN - _FINE  # bits that the second stage widens by, for shifts to the left and for rounding
+_LAST = 16  # of the third stage
+_WINDOW = RESIDUAL_BITS + 2  # of y: a value beyond it, halved and with any shortcut added, still saturates
 
 
 class Rescale(wiring.Component):
@@ -41,9 +43,10 @@ class Rescale(wiring.Component):
     Equation, per lane (all bit-exact, see `spikeloom.arithmetic`)::
 
         a        = (-acc if negate else acc) + bias
-        residual = saturate(round_shift(a, shift + SHIFT_MIN) + (shortcut if add else 0), 16)
-        plane    = saturate(round_shift(a, shift + SHIFT_MIN), 8)
-        value    = a if direct else residual
+        residual = saturate(round_shift(a, shift + SHIFT_MIN) + shortcut, 16)
+        plane    = saturate(residual, 8)
+        current  = a if direct else 0
+        addend   = 0 if direct else residual
 
     Overflow: `a` must fit 26 bits. Throughput: one pixel per cycle, no handshake.
 
@@ -53,10 +56,10 @@ class Rescale(wiring.Component):
     Ports (cycle relative to the accumulators):
         acc (0): `lanes` signed 24-bit numbers, lane 0 lowest.
         bias, negate, shift (0): of the channel; `shift` is biased: 0..31 stand for -8..23.
-        shortcut (`SHORTCUT_CYCLE` = 3): `lanes` signed 16-bit numbers.
-        add (`SHORTCUT_CYCLE`); direct, mask (`latency` - 1): mask has one bit per lane.
+        shortcut (`SHORTCUT_CYCLE` = 3): `lanes` signed 16-bit numbers, 0 where there is none.
+        direct, mask (`latency` - 1): mask has one bit per lane.
         residual, plane (`latency` = 5): `lanes` signed numbers of 16 and 8 bits, 0 in lanes outside of `mask`.
-        value (`latency`): `lanes` signed 26-bit numbers.
+        current, addend (`latency`): `lanes` signed numbers of 26 and 16 bits.
     """
 
     acc: Signal
@@ -64,12 +67,12 @@ class Rescale(wiring.Component):
     negate: Signal
     shift: Signal
     shortcut: Signal
-    add: Signal
     direct: Signal
     mask: Signal
     residual: Signal
     plane: Signal
-    value: Signal
+    current: Signal
+    addend: Signal
 
     SHORTCUT_CYCLE = 3
     latency = 5
@@ -80,61 +83,71 @@ class Rescale(wiring.Component):
         self.lanes = lanes
         super().__init__({
             "acc": In(lanes * ACCUMULATOR_BITS), "bias": In(signed(CURRENT_BITS)), "negate": In(1),
-            "shift": In(SHIFT_BITS), "shortcut": In(lanes * RESIDUAL_BITS), "add": In(1), "direct": In(1),
+            "shift": In(SHIFT_BITS), "shortcut": In(lanes * RESIDUAL_BITS), "direct": In(1),
             "mask": In(lanes), "residual": Out(lanes * RESIDUAL_BITS), "plane": Out(lanes * PLANE_BITS),
-            "value": Out(lanes * CURRENT_BITS)})
+            "current": Out(lanes * CURRENT_BITS), "addend": Out(lanes * RESIDUAL_BITS)})
 
     @staticmethod
     def model(
         acc: NDArray[np.int64], bias: NDArray[np.int64], negate: NDArray[np.int64], shift: NDArray[np.int64],
         shortcut: NDArray[np.int64], *, direct: bool,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(residual, plane, value), elementwise; `shift` in [-8, 23]; `shortcut` 0 where none is added."""
+        """(residual, plane, current + addend), elementwise; `shift` in [-8, 23]; `shortcut` 0 where none is added."""
         a = current(acc, bias, negate)
-        rounded = round_shift(a, shift)
-        residual = saturate(rounded + shortcut, RESIDUAL_BITS)
-        return residual, saturate(rounded, PLANE_BITS), a if direct else residual
+        residual = saturate(round_shift(a, shift) + shortcut, RESIDUAL_BITS)
+        return residual, saturate(residual, PLANE_BITS), a if direct else residual
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        coarse = Signal(SHIFT_BITS, reset_less=True)
-        fine = Signal(2, reset_less=True)
-        m.d.sync += [coarse.eq(self.shift), fine.eq(coarse)]
+        fine = Signal(SHIFT_BITS, reset_less=True)
+        coarse = Signal(SHIFT_BITS - 2, reset_less=True)
+        m.d.sync += [fine.eq(self.shift), coarse.eq(fine[2:])]
         for lane in range(self.lanes):
-            self._lane(m, lane, coarse, fine)
+            self._lane(m, lane, fine[:2], coarse)
         return m
 
-    def _lane(self, m: Module, lane: int, coarse: Signal, fine: Signal) -> None:
+    def _lane(self, m: Module, lane: int, fine: Value, coarse: Signal) -> None:
         acc = self.acc.word_select(lane, ACCUMULATOR_BITS)
         shortcut = self.shortcut.word_select(lane, RESIDUAL_BITS)
-        # Cycle 1: one carry chain; the two `negate` bits below make the carry.
-        sign_flip = self.negate.replicate(ACCUMULATOR_BITS)
-        total = Cat(self.negate, acc ^ sign_flip).as_signed() + Cat(self.negate, self.bias).as_signed()
-        a = register(m, total >> 1, f"a{lane}", signed(CURRENT_BITS))
+        # Cycle 1
+        flipped = (acc ^ self.negate.replicate(ACCUMULATOR_BITS)).as_signed()
+        a = register(m, chain_sum(self.bias, flipped, self.negate), f"a{lane}", signed(CURRENT_BITS))
         # Cycle 2
-        wide = Cat(Const(0, _FRACTION), a).as_signed()
-        shifted = register(m, wide >> (coarse & 0b11100), f"shifted{lane}", signed(_WIDE))
+        wide = Cat(Const(0, _FINE), a).as_signed()
+        moved = register(m, _moved(wide, 1, fine), f"moved{lane}", wide.shape())
         # Cycle 3
-        y = register(m, _cut(shifted) >> fine, f"y{lane}", signed(_WINDOW))
+        wide = Cat(Const(0, _LEFT), moved).as_signed()
+        shifted = register(m, _moved(wide, _STEP, coarse[:2])[:_WINDOW + _LAST], f"shifted{lane}")
+        choice = register(m, _choice(wide, coarse), f"choice{lane}")
         # Cycle 4
-        addend = Cat(y[0], Mux(self.add, shortcut, 0)).as_signed()
-        added = register(m, (y + addend) >> 1, f"sum{lane}", signed(_WINDOW))
-        rounded = register(m, (saturated(y, PLANE_BITS + 1) + 1) >> 1, f"rounded{lane}", signed(PLANE_BITS + 1))
+        low, high = shifted[:_WINDOW], shifted[_LAST:]
+        negative = choice[0]  # if it does not fit
+        limit = Cat((~negative).replicate(_WINDOW - 1), negative)
+        y = Mux(choice[1], limit, Mux(choice[0], high, low)).as_signed()
+        added = register(m, (Cat(1, shortcut).as_signed() + y) >> 1, f"sum{lane}", signed(_WINDOW))
         # Cycle 5
-        keep = self.mask[lane]
-        late = delayed(m, a, self.latency - 2, f"a_late{lane}")
-        residual = saturated(added, RESIDUAL_BITS)
-        m.d.comb += [
-            self.residual.word_select(lane, RESIDUAL_BITS).eq(
-                register(m, Mux(keep, residual, 0), f"residual{lane}", signed(RESIDUAL_BITS))),
-            self.plane.word_select(lane, PLANE_BITS).eq(
-                register(m, Mux(keep, saturated(rounded, PLANE_BITS), 0), f"plane{lane}", signed(PLANE_BITS))),
-            self.value.word_select(lane, CURRENT_BITS).eq(
-                register(m, Mux(self.direct, late, residual), f"value{lane}", signed(CURRENT_BITS)))]
+        residual, plane = saturated(added, RESIDUAL_BITS), saturated(added, PLANE_BITS)
+        late = held(m, a, self.latency - 2, f"a_late{lane}")
+        outputs = ((self.residual, residual, self.mask[lane]), (self.plane, plane, self.mask[lane]),
+                   (self.current, late, self.direct), (self.addend, residual, ~self.direct))
+        for port, value, keep in outputs:
+            width = len(port) // self.lanes
+            m.d.comb += port.word_select(lane, width).eq(
+                register(m, Mux(keep, value, 0), f"{port.name}{lane}", signed(width)))
 
 
-def _cut(value: Signal) -> Value:
-    """The low `_WINDOW` bits of a signed value; if it does not fit, a number of its sign of at least 2**(_WINDOW-2)."""
-    sign = value[-1]
-    top = Mux(same(value[_WINDOW - 1:]), value[_WINDOW - 2:_WINDOW], Cat(~sign, sign))
-    return Cat(value[:_WINDOW - 2], top).as_signed()
+def _moved(value: Value, step: int, count: Value) -> Value:
+    """A signed value, shifted right by `count` (two bits) times `step` places; a LUT per bit."""
+    return chosen([value >> step * places for places in range(1 << len(count))], count)
+
+
+def _choice(wide: Value, coarse: Value) -> Value:
+    """What y is, two bits: of the shifted value 0 the bits from 0 up, 1 those from `_LAST` up; 2 the most, 3 the least
+    number, because it does not fit."""
+    sign = wide[-1]
+    beyond = Const(0)
+    for count in range(1 << len(coarse)):
+        top = wide[_WINDOW - 1 + _STEP * count:][:_STEP]
+        if len(top):
+            beyond |= (coarse <= count) & (top != sign.replicate(len(top)))
+    return Cat(Mux(beyond, sign, coarse[2]), beyond)

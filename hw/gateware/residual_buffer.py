@@ -31,6 +31,7 @@ class ResidualBuffer(wiring.Component):
         read_en, read_row: Reads of the drain engine; accepted at once.
         store_valid, store_row, store_ready: Reads of STORE_RESIDUAL; `store_ready` is low while `read_en`.
         read_data: The item, `latency` cycles after its read was accepted, for one cycle.
+        shortcut_data: The same for reads of the drain engine, else 0.
         store_data_valid: `read_data` is an item for STORE_RESIDUAL.
 
     Row numbers are taken modulo the next power of two; rows from `residual_depth` on do not exist: writing them does
@@ -54,6 +55,7 @@ class ResidualBuffer(wiring.Component):
     store_ready: Signal
     store_data_valid: Signal
     read_data: Signal
+    shortcut_data: Signal
 
     latency = 3
 
@@ -64,7 +66,7 @@ class ResidualBuffer(wiring.Component):
             "write_en": In(1), "write_row": In(row), "write_data": In(item),
             "load_valid": In(1), "load_row": In(row), "load_data": In(item), "load_ready": Out(1),
             "read_en": In(1), "read_row": In(row), "store_valid": In(1), "store_row": In(row), "store_ready": Out(1),
-            "store_data_valid": Out(1), "read_data": Out(item)})
+            "store_data_valid": Out(1), "read_data": Out(item), "shortcut_data": Out(item)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -80,10 +82,12 @@ class ResidualBuffer(wiring.Component):
             self.store_ready.eq(~self.read_en), read.en.eq(self.read_en | self.store_valid),
             read.addr.eq(Mux(self.read_en, self.read_row, self.store_row))]
         item = read.data
-        for stage in range(self.latency - 1):
+        for stage in range(self.latency - 2):
             item = register(m, item, f"output{stage}")
         accepted = self.store_valid & self.store_ready
+        is_shortcut = delayed_flag(m, self.read_en, self.latency - 1, "is_shortcut")[-1]
         m.d.comb += [
-            self.read_data.eq(item),
+            self.read_data.eq(register(m, item, "output")),
+            self.shortcut_data.eq(register(m, Mux(is_shortcut, item, 0), "shortcut")),
             self.store_data_valid.eq(delayed_flag(m, accepted, self.latency, "for_store")[-1])]
         return m

@@ -151,7 +151,8 @@ class DrainModel:
         """Sum over pixels on top of what is kept, as one pixel."""
         row = np.array([word])
         total = value.sum(axis=0, keepdims=True) + (0 if body["pool_first"] else self._sums.read(row))
-        total = saturate(total, SUM_BITS)
+        half = 1 << SUM_BITS - 1
+        total = (total + half) % (2 * half) - half  # the compiler proves that it fits
         self._sums.write(row, total)
         return total
 

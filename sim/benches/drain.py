@@ -1,7 +1,7 @@
 """Bench of `DrainEngine`: random instructions in a row, against the model under backpressure; cycles without.
 
 The buffers that it reads are modelled here: they answer an address exactly as many cycles later as the engine asks
-for, and with noise in every other cycle. A residual is seen by reads as late as the engine allows.
+for, and with noise in every other cycle (no shortcut: 0). A residual is seen by reads as late as the engine allows.
 """
 
 import random
@@ -128,7 +128,7 @@ class Buffers:
         bank = self.acc[int(dut.acc_bank.value)]
         self.answers["acc_data"].append(bank[word][address] if read else None)
         wanted = int(dut.shortcut_en.value)
-        self.answers["shortcut_data"].append(self.residual[int(dut.shortcut_item.value)] if wanted else None)
+        self.answers["shortcut_data"].append(self.residual[int(dut.shortcut_item.value)] if wanted else 0)
         self.answers["parameter_data"].append(self.parameters[int(dut.parameter_row.value) % len(self.parameters)])
 
     def _keep(self) -> None:

@@ -94,7 +94,8 @@ async def _play(dut, unit, settings, acc, parameters, shortcut, carry, first_wor
             if emit:
                 emitted.append(len(columns["valid"]))
             put(valid=1, first=pixel == 0, last=last, word=first_word + word, parameters=row, settings=packed,
-                acc=bits_of(acc[word, pixel], ACCUMULATOR_BITS), shortcut=bits_of(shortcut[word, pixel], RESIDUAL_BITS),
+                acc=bits_of(acc[word, pixel], ACCUMULATOR_BITS),
+                shortcut=settings["shortcut"] * bits_of(shortcut[word, pixel], RESIDUAL_BITS),
                 carry=bits_of(carry[word, item], MEMBRANE_BITS))
     starts = {"shortcut": unit.SHORTCUT_CYCLE, "carry": unit.carry_cycle}
     early, late = unit.early_latency, unit.latency

@@ -31,20 +31,21 @@ async def _run(dut, rng, lanes):
     shift = rng.integers(SHIFT_MIN, SHIFT_MAX + 1, (ITEMS, 1))
     shortcut = magnitudes(rng, (ITEMS, lanes), RESIDUAL_BITS)
     direct, add = rng.integers(0, 2, (2, ITEMS, 1))
+    shortcut *= add
     mask = np.where(rng.random(ITEMS) < 0.5, (1 << lanes) - 1, rng.integers(0, 1 << lanes, ITEMS))
     got = await play(
         dut,
         {"acc": (0, [bits_of(row, ACCUMULATOR_BITS) for row in acc]), "bias": (0, bias[:, 0].tolist()),
          "negate": (0, negate[:, 0].tolist()), "shift": (0, (shift[:, 0] - SHIFT_MIN).tolist()),
-         "add": (Rescale.SHORTCUT_CYCLE, add[:, 0].tolist()), "mask": (Rescale.latency - 1, mask.tolist()),
+         "mask": (Rescale.latency - 1, mask.tolist()),
          "direct": (Rescale.latency - 1, direct[:, 0].tolist()),
          "shortcut": (Rescale.SHORTCUT_CYCLE, [bits_of(row, RESIDUAL_BITS) for row in shortcut])},
-        dict.fromkeys(("residual", "plane", "value"), Rescale.latency), random.Random(support.seed()))
-    residual, plane, value = Rescale.model(acc, bias, negate, shift, shortcut * add, direct=False)
-    _, _, current = Rescale.model(acc, bias, negate, shift, shortcut * add, direct=True)
-    value = np.where(direct, current, value)
+        dict.fromkeys(("residual", "plane", "current", "addend"), Rescale.latency), random.Random(support.seed()))
+    residual, plane, addend = Rescale.model(acc, bias, negate, shift, shortcut, direct=False)
+    _, _, current = Rescale.model(acc, bias, negate, shift, shortcut, direct=True)
     keep = mask[:, None] >> np.arange(lanes) & 1
     for name, expected, bits in (("residual", residual * keep, RESIDUAL_BITS), ("plane", plane * keep, PLANE_BITS),
-                                 ("value", value, CURRENT_BITS)):
+                                 ("current", current * direct, CURRENT_BITS),
+                                 ("addend", addend * (1 - direct), RESIDUAL_BITS)):
         support.compare(name, got[name], expected.tolist(),
                         convert=lambda payload, bits=bits: values_of(payload, bits, lanes))

@@ -41,7 +41,7 @@ async def four_users(dut):
         dut.write_en.value, dut.write_row.value = 1, row
         dut.write_data.value = users.content[row] = rng.getrandbits(users.bits)
         await support.ticks(dut, 1)
-    under_way: list[tuple[int, int | None]] = [(0, None)] * ResidualBuffer.latency
+    under_way: list[tuple[int, int | None]] = [(0, None)] * ResidualBuffer.latency  # for the store?, item
     for number in range(1500):
         busy = (0.1, 0.5, 0.95)[number // 500]
         drain, load = users.write("write_en", "write", busy), users.write("load_valid", "load", 0.5)
@@ -50,6 +50,7 @@ async def four_users(dut):
         for_store, expected = under_way.pop(0)
         assert int(dut.store_data_valid.value) == for_store
         assert expected is None or int(dut.read_data.value) == expected, f"cycle {support.cycle()}"
+        assert int(dut.shortcut_data.value) == (0 if for_store or expected is None else expected)
         assert int(dut.load_ready.value) == (not drain[0])
         assert int(dut.store_ready.value) == (not shortcut[0])
         taken = shortcut if shortcut[0] else store

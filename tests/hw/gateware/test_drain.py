@@ -57,7 +57,7 @@ def test_no_multiplier():
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Rescale(0), "`lanes` must be at least 1, not `0`"),
     (lambda: LifChain(0), "`lanes` must be at least 1, not `0`"),
-    (lambda: SpatialSum(4, 0, 6), "`words` must be at least 1, not `0`"),
+    (lambda: SpatialSum(4, 0), "`words` must be at least 1, not `0`"),
     (lambda: CreditFifo(8, 1), "`depth` must be at least 2, not `1`"),
     (lambda: BeatOutput(8, ()), r"`beats` must be one or more positive numbers, not `\(\)`"),
     (lambda: DrainEngine(preset("tiny"), acc_latency=0), "`acc_latency` must be at least 1, not `0`"),
