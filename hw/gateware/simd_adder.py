@@ -1,12 +1,13 @@
-"""Four adders of four operands in two DSP48E2: `sum = a + b + c + d`, four values of 12 bits each, modulo 2**12.
+"""Adders of four operands in two DSP48E2: `sum = a + b + c + d`, four values of 12 bits each, modulo 2**12, or two of
+24 bits.
 
     a, b -> registers -> + -> P --cascade-.
     c, d ------> registers --------> + <--' -> P = sum
 
-The FOUR12 mode of the DSP's 48-bit adder; the multiplier is not used. All registers hold while `en` is low. The module
-is written in Verilog by hand, with two bodies: two DSP48E2 where `SYNTHESIS` is defined (Yosys and Vivado do), else the
-same sums in plain arithmetic, which every simulator understands and runs faster than four adders. `DSP48E2_MODEL` is
-the part of the DSP that the first needs, for the test that holds one against the other.
+The FOUR12 and TWO24 modes of the DSP's 48-bit adder; the multiplier is not used. All registers hold while `en` is low.
+The modules are written in Verilog by hand, with two bodies: two DSP48E2 where `SYNTHESIS` is defined (Yosys and Vivado
+do), else the same sums in plain arithmetic, which every simulator understands and runs faster than four adders.
+`DSP48E2_MODEL` is the part of the DSP that the first needs, for the test that holds one against the other.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ from collections.abc import Sequence
 
 from amaranth.hdl import Cat, ClockSignal, Instance, Module, Signal, Value, ValueLike
 
-__all__ = ["DSP48E2_MODEL", "LANES", "LANE_BITS", "LATENCY", "MODULE", "OPERANDS", "VERILOG", "simd_add"]
+__all__ = ["DSP48E2_MODEL", "LATENCY", "MODULES", "OPERANDS", "VERILOG", "simd_add"]
 
-MODULE = "spikeloom_simd_adder"
-LANES, LANE_BITS = 4, 12
+MODULES = {12: "spikeloom_simd_adder", 24: "spikeloom_simd_adder_wide"}
+"""Bits of a lane -> module."""
+
 OPERANDS = 4
 """Values that one lane adds up."""
 
 LATENCY = 3
 """Cycles from the first two operands to the sum."""
 
-_BITS = LANES * LANE_BITS
+_BITS = 48
 _CONSTANT_REGISTERS = "ALUMODEREG CARRYINREG CARRYINSELREG INMODEREG OPMODEREG DREG ADREG MREG"
 _OFF = "CEA1 CEB1 CEALUMODE CECARRYIN CECTRL CED CEAD CEINMODE CEM RSTA RSTB RSTC RSTCTRL RSTALUMODE RSTALLCARRYIN " \
        "RSTD RSTINMODE RSTM RSTP CARRYIN CARRYCASCIN MULTSIGNIN"
 
 
-def _dsp(name: str, opmode: str, first: str, second: str, cascade: str) -> str:
+def _dsp(name: str, simd: str, opmode: str, first: str, second: str, cascade: str) -> str:
     """`first` (on A:B) + `second` (on C), and PCIN if `opmode` says so."""
-    parameters = ['.USE_SIMD("FOUR12")', '.USE_MULT("NONE")', '.AMULTSEL("A")', '.BMULTSEL("B")']
+    parameters = [f'.USE_SIMD("{simd}")', '.USE_MULT("NONE")', '.AMULTSEL("A")', '.BMULTSEL("B")']
     parameters += [f".{register}(1)" for register in ("AREG", "BREG", "CREG", "PREG", "ACASCREG", "BCASCREG")]
     parameters += [f".{register}(0)" for register in _CONSTANT_REGISTERS.split()]
     pins = ["CLK(clk)", f"A({first}[47:18])", f"B({first}[17:0])", f"C({second})", f"OPMODE(9'b{opmode})",
@@ -43,7 +45,11 @@ def _dsp(name: str, opmode: str, first: str, second: str, cascade: str) -> str:
     return f"  DSP48E2 #({', '.join(parameters)}) {name} (\n    {connections}\n  );\n"
 
 
-VERILOG = f"""module {MODULE} (a, b, c, clk, d, en, sum);
+def _verilog(lane_bits: int) -> str:
+    simd = {12: "FOUR12", 24: "TWO24"}[lane_bits]
+    tops = sum(1 << place + lane_bits - 1 for place in range(0, _BITS, lane_bits))
+    low, top = f"48'h{(1 << _BITS) - 1 - tops:x}", f"48'h{tops:x}"
+    return f"""module {MODULES[lane_bits]} (a, b, c, clk, d, en, sum);
   input [47:0] a;
   input [47:0] b;
   input [47:0] c;
@@ -53,14 +59,14 @@ VERILOG = f"""module {MODULE} (a, b, c, clk, d, en, sum);
   output [47:0] sum;
 `ifdef SYNTHESIS
   wire [47:0] cascade;
-{_dsp("first", "000001111", "a", "b", "PCIN(48'b0), .PCOUT(cascade)")}\
-{_dsp("second", "000011111", "c", "d", "PCIN(cascade), .P(sum)")}\
+{_dsp("first", simd, "000001111", "a", "b", "PCIN(48'b0), .PCOUT(cascade)")}\
+{_dsp("second", simd, "000011111", "c", "d", "PCIN(cascade), .P(sum)")}\
 `else
   reg [47:0] a_q, b_q, c_q, d_q, first, second;
   assign sum = second;
   // Each lane's top bit is added apart, so that no carry leaves the lane.
   function [47:0] add(input [47:0] x, input [47:0] y);
-    add = ((x & 48'h7ff7ff7ff7ff) + (y & 48'h7ff7ff7ff7ff)) ^ ((x ^ y) & 48'h800800800800);
+    add = ((x & {low}) + (y & {low})) ^ ((x ^ y) & {top});
   endfunction
   always @(posedge clk) if (en) begin
     a_q <= a;
@@ -73,6 +79,10 @@ VERILOG = f"""module {MODULE} (a, b, c, clk, d, en, sum);
 `endif
 endmodule
 """
+
+
+VERILOG = {module: _verilog(bits) for bits, module in MODULES.items()}
+"""Module -> its text."""
 
 DSP48E2_MODEL = """module DSP48E2 #(
   parameter USE_SIMD = "ONE48", USE_MULT = "MULTIPLY", AMULTSEL = "A", BMULTSEL = "B",
@@ -113,25 +123,28 @@ endmodule
 """
 
 
-def simd_add(m: Module, operands: Sequence[Sequence[Value]], name: str, *, enable: ValueLike = 1) -> list[Value]:
-    """Instantiate the adder as `name`: per lane the signed sum of four signed operands of at most 12 bits.
+def simd_add(
+    m: Module, operands: Sequence[Sequence[Value]], name: str, *, lane_bits: int = 12, enable: ValueLike = 1
+) -> list[Value]:
+    """Instantiate the adder as `name`: per lane the signed sum of four signed operands of at most `lane_bits` bits.
 
-    Operands 0 and 1 are taken in one cycle, 2 and 3 in the next; the sum, which must fit 12 bits, comes `LATENCY`
-    cycles after the first two. Cycles in which `enable` is low do not count: all registers hold.
+    Operands 0 and 1 are taken in one cycle, 2 and 3 in the next; the sum, which must fit, comes `LATENCY` cycles after
+    the first two. Cycles in which `enable` is low do not count: all registers hold.
     """
-    if not 1 <= len(operands) <= LANES or any(len(lane) != OPERANDS for lane in operands):
-        raise ValueError(f"`operands` must be {OPERANDS} for each of 1 to {LANES} lanes")
-    if any(len(value) > LANE_BITS or not value.shape().signed for lane in operands for value in lane):
-        raise ValueError(f"`operands` must be signed and of at most {LANE_BITS} bits")
+    most = _BITS // lane_bits
+    if not 1 <= len(operands) <= most or any(len(lane) != OPERANDS for lane in operands):
+        raise ValueError(f"`operands` must be {OPERANDS} for each of 1 to {most} lanes")
+    if any(len(value) > lane_bits or not value.shape().signed for lane in operands for value in lane):
+        raise ValueError(f"`operands` must be signed and of at most {lane_bits} bits")
     total = Signal(_BITS, name=f"{name}_sum")
     pins = {}
     for place, pin in enumerate("abcd"):
         lanes = Signal(_BITS, name=f"{name}_{pin}")
-        m.d.comb += lanes.eq(Cat(_extended(lane[place]) for lane in operands))
+        m.d.comb += lanes.eq(Cat(_extended(lane[place], lane_bits) for lane in operands))
         pins[f"i_{pin}"] = lanes
-    m.submodules[name] = Instance(MODULE, i_clk=ClockSignal(), i_en=enable, o_sum=total, **pins)
-    return [total.word_select(lane, LANE_BITS).as_signed() for lane in range(len(operands))]
+    m.submodules[name] = Instance(MODULES[lane_bits], i_clk=ClockSignal(), i_en=enable, o_sum=total, **pins)
+    return [total.word_select(lane, lane_bits).as_signed() for lane in range(len(operands))]
 
 
-def _extended(value: Value) -> Value:
-    return Cat(value, value[-1].replicate(LANE_BITS - len(value)))
+def _extended(value: Value, bits: int) -> Value:
+    return Cat(value, value[-1].replicate(bits - len(value)))

@@ -23,7 +23,7 @@ from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
-from .pipeline import delayed, delayed_flag
+from .pipeline import chain_sum, delayed, delayed_flag
 from .tables import ENTRIES, ENTRY_BITS
 
 __all__ = ["TableLoader"]
@@ -204,7 +204,7 @@ class TableLoader(wiring.Component):
             value = Signal(ENTRY_BITS, name=f"value{index}")
             chosen = Mux(doubled, Cat(Const(0, 1), weight), Cat(weight, weight[-1])) & used.replicate(9)
             m.d.sync += operand.eq(chosen ^ subtract[1].replicate(9))
-            m.d.sync += value.eq(Mux(first[2], base[index], value) + operand.as_signed() + subtract[2])
+            m.d.sync += value.eq(chain_sum(operand.as_signed(), Mux(first[2], base[index], value), subtract[2]))
             m.d.comb += self.write_data.word_select(index, ENTRY_BITS).eq(value)
         m.d.comb += [
             self.write_en.eq(filling[_PIPELINE]),
@@ -217,14 +217,15 @@ class TableLoader(wiring.Component):
     def _sum_base(self, m: Module, incoming: Signal) -> list[Value]:
         """The bipolar sum of rows 3, 2 and 1 of the next batch where their bits are 0; 0 if not bipolar."""
         sums: list[Value] = []
-        bipolar, subtract = self._next_bipolar, ~self._next_negate & self._next_bipolar
+        subtract = ~self._next_negate
         summing = self._during(m, range(ENTRIES - GROUP_INPUTS, _LAST), "summing")
-        begin = self._during(m, [ENTRIES - GROUP_INPUTS], "begin")
+        begin = self._during(m, [ENTRIES - GROUP_INPUTS - 1], "begin")
         for index in range(self.values):
             base = Signal(ENTRY_BITS, name=f"base{index}")
-            weight = incoming.word_select(index, 8).as_signed() & bipolar.replicate(8).as_signed()
-            with m.If(summing):
-                inverted = (weight ^ subtract.replicate(8).as_signed()).as_signed()
-                m.d.sync += base.eq(Mux(begin, 0, base) + inverted + subtract)
+            weight = (incoming.word_select(index, 8) ^ subtract.replicate(8)).as_signed()
+            with m.If(begin):
+                m.d.sync += base.eq(0)
+            with m.Elif(summing & self._next_bipolar):
+                m.d.sync += base.eq(chain_sum(base, weight, subtract))
             sums.append(base)
         return sums

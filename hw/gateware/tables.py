@@ -4,7 +4,8 @@ A **table** holds, for four inputs of one or more outputs, the 16 sums of the we
 a LUTRAM of 32 rows, two halves of 16: the engine reads one half while the loader fills the other.
 
 An **adder tree** sums the values of all tables of an output. With `MachineConfig.adder == "dsp"` its first two levels
-are DSP slices, four tables at a time, of which the third and fourth (`is_late`) are looked up a cycle later.
+are DSP slices, four tables at a time, of which the third and fourth (`is_late`) are looked up a cycle later; and of
+every eight of their sums the first four are added up in slices, too (as many as a ZCU104 has).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from amaranth.utils import exact_log2
 from spikeloom.config import GROUP_INPUTS, MachineConfig
 
 from . import simd_adder
+from .pipeline import held, register
 from .shared import shared
 
 __all__ = [
@@ -32,6 +34,9 @@ ENTRIES = 1 << GROUP_INPUTS
 
 ENTRY_BITS = 10
 """Width of an entry: four weights of magnitude <= 127, either sign."""
+
+_NARROW, _WIDE = 4, 2  # lanes of the two kinds of adders of slices
+_LEVELS = 2  # of a tree that such an adder replaces
 
 
 def write_members(config: MachineConfig) -> dict[str, Member]:
@@ -137,7 +142,8 @@ def trees_latency(config: MachineConfig, groups: int) -> int:
     """Cycles that `add_trees` takes for `groups` operands."""
     if not _on_dsp(config, groups):
         return exact_log2(groups)
-    return simd_adder.LATENCY + exact_log2(groups // simd_adder.OPERANDS)
+    levels = exact_log2(groups // simd_adder.OPERANDS)
+    return simd_adder.LATENCY + levels + (simd_adder.LATENCY - _LEVELS if levels > _LEVELS else 0)
 
 
 def add_trees(
@@ -150,6 +156,8 @@ def add_trees(
     """
     if _on_dsp(config, len(trees[0])):
         trees = _first_levels(m, trees, name, enable)
+        if len(trees[0]) >= 2 * simd_adder.OPERANDS:
+            trees = _next_levels(m, trees, name, enable)
     return [add_tree(m, operands, f"{name}{index}") for index, operands in enumerate(trees)]
 
 
@@ -160,13 +168,31 @@ def _on_dsp(config: MachineConfig, groups: int) -> bool:
 def _first_levels(m: Module, trees: Sequence[Sequence[Value]], name: str, enable: ValueLike) -> list[list[Value]]:
     """Operands added by fours in DSP slices, for four trees at a time."""
     sums: list[list[Value]] = [[] for _ in trees]
-    for low in range(0, len(trees), simd_adder.LANES):
-        lanes = trees[low:low + simd_adder.LANES]
+    for low in range(0, len(trees), _NARROW):
+        lanes = trees[low:low + _NARROW]
         for first in range(0, len(lanes[0]), simd_adder.OPERANDS):
             operands = [lane[first:first + simd_adder.OPERANDS] for lane in lanes]
             found = simd_adder.simd_add(m, operands, f"{name}{low}_dsp{first}", enable=enable)
             for lane, value in enumerate(found, low):
                 sums[lane].append(value)
+    return sums
+
+
+def _next_levels(m: Module, trees: Sequence[Sequence[Value]], name: str, enable: ValueLike) -> list[list[Value]]:
+    """Of every eight operands four added in DSP slices, for two trees at a time, four in LUTs."""
+    sums: list[list[Value]] = [[] for _ in trees]
+    half = simd_adder.OPERANDS
+    for low in range(0, len(trees), _WIDE):
+        lanes = trees[low:low + _WIDE]
+        for first in range(0, len(lanes[0]), 2 * half):
+            operands = [
+                [*lane[first:first + 2], *(register(m, lane[first + place], f"{name}{index}_{first + place}_late")
+                                           for place in (2, 3))] for index, lane in enumerate(lanes, low)]
+            found = simd_adder.simd_add(m, operands, f"{name}{low}_wide{first}", lane_bits=24, enable=enable)
+            for index, (value, lane) in enumerate(zip(found, lanes, strict=True), low):
+                other = add_tree(m, lane[first + half:first + 2 * half], f"{name}{index}_{first}_lut")
+                late = held(m, other, simd_adder.LATENCY - _LEVELS, f"{name}{index}_{first}_held")
+                sums[index] += [value[:len(other)].as_signed(), late]
     return sums
 
 

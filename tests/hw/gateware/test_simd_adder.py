@@ -1,20 +1,20 @@
-"""The adder on DSP slices: its two bodies are equal, and equal to sums modulo 2**12; parameters."""
+"""The adders on DSP slices: their two bodies are equal, and equal to sums modulo 2**12 or 2**24; parameters."""
 
 import subprocess
 
 import pytest
 from amaranth.hdl import Module, Signal, signed
 
-from spikeloom.hw.gateware.simd_adder import DSP48E2_MODEL, LATENCY, MODULE, VERILOG, simd_add
+from spikeloom.hw.gateware.simd_adder import DSP48E2_MODEL, LATENCY, MODULES, VERILOG, simd_add
 from spikeloom.sim.verilator import build_program
 
-COMPARE = f"""
+COMPARE = """
 module compare (clk, en, a, b, c, d, plain, dsp);
   input clk, en;
   input [47:0] a, b, c, d;
   output [47:0] plain, dsp;
-  {MODULE} first (.clk(clk), .a(a), .b(b), .c(c), .d(d), .en(en), .sum(plain));
-  {MODULE}_dsp second (.clk(clk), .a(a), .b(b), .c(c), .d(d), .en(en), .sum(dsp));
+  MODULE first (.clk(clk), .a(a), .b(b), .c(c), .d(d), .en(en), .sum(plain));
+  MODULE_dsp second (.clk(clk), .a(a), .b(b), .c(c), .d(d), .en(en), .sum(dsp));
 endmodule
 """
 
@@ -40,9 +40,9 @@ int main() {
         if (cycle >= LATENCY) {
             uint64_t expected = 0;  // first pair LATENCY cycles ago, second pair a cycle later
             int early = cycle - LATENCY, late = early + 1;
-            for (int lane = 0; lane < 48; lane += 12)
-                expected |= ((a[early] >> lane) + (b[early] >> lane) + (c[late] >> lane) + (d[late] >> lane) & 0xfff)
-                    << lane;
+            for (int lane = 0; lane < 48; lane += BITS)
+                expected |= ((a[early] >> lane) + (b[early] >> lane) + (c[late] >> lane) + (d[late] >> lane)
+                    & (1ull << BITS) - 1) << lane;
             if (top.plain != expected) return std::printf("plain, cycle %d\\n", cycle), 1;
             if (top.dsp != expected) return std::printf("dsp, cycle %d\\n", cycle), 1;
         }
@@ -55,27 +55,34 @@ double sc_time_stamp() { return 0; }
 """
 
 
-def compared(dsp_body, tmp_path):
+def bodies(bits):
+    """The module, and a copy that is made of DSP slices in simulation, too."""
+    module, text = MODULES[bits], VERILOG[MODULES[bits]]
+    copy = text.replace(f"module {module}", f"module {module}_dsp")
+    return text, copy.replace("`ifdef SYNTHESIS", "`ifndef SYNTHESIS")
+
+
+def compared(bits, dsp_body, tmp_path):
     source = tmp_path / "main.cpp"
-    source.write_text(HARNESS.replace("CYCLES", "20000").replace("LATENCY", str(LATENCY)))
-    program = build_program(VERILOG + dsp_body + DSP48E2_MODEL + COMPARE, top="compare", sources=[source])
+    source.write_text(HARNESS.replace("CYCLES", "20000").replace("LATENCY", str(LATENCY)).replace("BITS", str(bits)))
+    compare = COMPARE.replace("MODULE", MODULES[bits])
+    program = build_program(bodies(bits)[0] + dsp_body + DSP48E2_MODEL + compare, top="compare", sources=[source])
     return subprocess.run([str(program)], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def test_dsp_slices_and_plain_sums_are_equal(tmp_path):
-    body = VERILOG.replace("`ifdef SYNTHESIS", "`ifndef SYNTHESIS").replace(f"module {MODULE}", f"module {MODULE}_dsp")
-    assert compared(body, tmp_path) == "equal"
+@pytest.mark.parametrize("bits", MODULES)
+def test_dsp_slices_and_plain_sums_are_equal(bits, tmp_path):
+    assert compared(bits, bodies(bits)[1], tmp_path) == "equal"
 
 
 def test_a_wrong_operating_mode_is_seen(tmp_path):
-    body = VERILOG.replace("`ifdef SYNTHESIS", "`ifndef SYNTHESIS").replace(f"module {MODULE}", f"module {MODULE}_dsp")
-    assert compared(body.replace("000011111", "000001111"), tmp_path).startswith("dsp, cycle")
-    assert compared(body.replace("FOUR12", "TWO24"), tmp_path).startswith("dsp, cycle")
+    body = bodies(12)[1]
+    assert compared(12, body.replace("000011111", "000001111"), tmp_path).startswith("dsp, cycle")
+    assert compared(12, body.replace("FOUR12", "TWO24"), tmp_path).startswith("dsp, cycle")
 
 
 def test_a_slice_that_is_always_enabled_is_seen(tmp_path):
-    body = VERILOG.replace("`ifdef SYNTHESIS", "`ifndef SYNTHESIS").replace(f"module {MODULE}", f"module {MODULE}_dsp")
-    assert compared(body.replace(".CEP(en)", ".CEP(1'b1)"), tmp_path).startswith("dsp, cycle")
+    assert compared(12, bodies(12)[1].replace(".CEP(en)", ".CEP(1'b1)"), tmp_path).startswith("dsp, cycle")
 
 
 def test_parameters_are_checked():
