@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -43,6 +43,12 @@ TAPS = 7
 """Words in the window of a kernel row."""
 
 _HALVES = 2
+_READERS = 7  # lanes that read one memory: 2 bits of 32 rows, one write port and 7 read ports are 8 LUTs
+
+
+def _rows(config: MachineConfig) -> int:
+    """Kernel rows that there is hardware for: no kernel has more rows than taps."""
+    return min(config.depthwise_rows, TAPS)
 
 
 @shared
@@ -50,7 +56,8 @@ class DepthwiseChannel(wiring.Component):
     """One channel in all lanes.
 
     `window` holds for every row, lane and tap one bit, at `(row * Pt + lane) * 8 + tap`; tap 7 is not there and
-    must be 0. Bit g of `write_en` writes the table of group g = 2 * row + half in all lanes, with value g of
+    must be 0; there are at most `TAPS` rows. Bit g of `write_en` writes the table of group g = 2 * row + half in all
+    lanes, with value g of
     `write_data`. `sums` holds Pt values of `sum_bits` bits. The bits of a row whose groups are late (`is_late`) come a
     cycle after the others. While `enable` is low nothing is written and all registers hold.
     """
@@ -66,11 +73,12 @@ class DepthwiseChannel(wiring.Component):
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
+        self.groups = _HALVES * _rows(config)
         self.sum_bits = ENTRY_BITS + exact_log2(config.depthwise_groups)
         super().__init__({
-            "enable": In(1), "window": In(config.depthwise_groups * config.lanes * GROUP_INPUTS), "half": In(1),
-            "write_en": In(config.depthwise_groups), "write_entry": In(GROUP_INPUTS), "write_table": In(1),
-            "write_data": In(config.depthwise_groups * ENTRY_BITS),
+            "enable": In(1), "window": In(self.groups * config.lanes * GROUP_INPUTS), "half": In(1),
+            "write_en": In(self.groups), "write_entry": In(GROUP_INPUTS), "write_table": In(1),
+            "write_data": In(self.groups * ENTRY_BITS),
             "sums": Out(config.lanes * self.sum_bits)})  # fmt: skip
 
     @property
@@ -84,28 +92,31 @@ class DepthwiseChannel(wiring.Component):
         late_half = Signal()
         m.d.sync += late_half.eq(self.half)
         trees: list[list[Value]] = [[] for _ in range(config.lanes)]
-        for group in range(config.depthwise_groups):
+        for group in range(self.groups):
             late = is_late(config, group, config.depthwise_groups)
             for tree, value in zip(trees, self._look_up(m, group, late_half if late else self.half), strict=True):
                 tree.append(value)
+        for tree in trees:
+            tree += [Const(0, signed(ENTRY_BITS))] * (config.depthwise_groups - self.groups)
         m.d.comb += self.sums.eq(Cat(add_trees(m, config, trees, "lane", enable=self.enable)))
         return EnableInserter(self.enable)(m)
 
     def _look_up(self, m: Module, group: int, table_half: Value) -> list[Value]:
-        """The table of a group, one memory read by all lanes; per lane the entry found, registered."""
-        m.submodules[f"table{group}"] = table = memory.Memory(
-            shape=ENTRY_BITS, depth=2 * ENTRIES, init=[], attrs={"ram_style": "distributed"})
-        write = table.write_port()
-        m.d.comb += [
-            write.en.eq(self.write_en[group]), write.addr.eq(Cat(self.write_entry, self.write_table)),
-            write.data.eq(self.write_data.word_select(group, ENTRY_BITS))]
-        row, half = divmod(group, _HALVES)
+        """The table of a group, in memories that several lanes read; per lane the entry found, registered."""
         values: list[Value] = []
-        for t in range(self.config.lanes):
-            read = table.read_port(domain="comb")
-            place = (row * self.config.lanes + t) * _HALVES + half
-            m.d.comb += read.addr.eq(Cat(self.window.word_select(place, GROUP_INPUTS), table_half))
-            values.append(register(m, read.data, f"value{group}_{t}").as_signed())
+        for first in range(0, self.config.lanes, _READERS):
+            m.submodules[f"table{group}_{first}"] = table = memory.Memory(
+                shape=ENTRY_BITS, depth=2 * ENTRIES, init=[], attrs={"ram_style": "distributed"})
+            write = table.write_port()
+            m.d.comb += [
+                write.en.eq(self.write_en[group]), write.addr.eq(Cat(self.write_entry, self.write_table)),
+                write.data.eq(self.write_data.word_select(group, ENTRY_BITS))]
+            row, half = divmod(group, _HALVES)
+            for t in range(first, min(first + _READERS, self.config.lanes)):
+                read = table.read_port(domain="comb")
+                place = (row * self.config.lanes + t) * _HALVES + half
+                m.d.comb += read.addr.eq(Cat(self.window.word_select(place, GROUP_INPUTS), table_half))
+                values.append(register(m, read.data, f"value{group}_{t}").as_signed())
         return values
 
 
@@ -113,7 +124,7 @@ class DepthwiseUnit(wiring.Component):
     """Depthwise sums of the last seven words of every kernel row.
 
     Ports:
-        words: One word per kernel row, row r at bit `r * beat_bits`.
+        words: One word per kernel row, row r at bit `r * beat_bits`. The eighth row, as no kernel has one, is ignored.
         valid: Pushes `words` into the windows; `sums` follow for every push. Windows are never cleared: whoever
             does not want the words of the row before uses `sums` only once it has pushed a kernel's width.
         half: Half of the tables that this push looks up.
@@ -167,7 +178,8 @@ class DepthwiseUnit(wiring.Component):
             window[tap] = bits[TAPS - 1 - tap:len(bits) - tap]
         window = window.reshape(_HALVES, GROUP_INPUTS, *window.shape[1:])  # [half, tap, N, row, channel, lane]
         index = sum(window[:, tap] << tap for tap in range(GROUP_INPUTS))
-        half, row, channel = np.ogrid[:_HALVES, :config.depthwise_rows, :config.word_channels]
+        index = index[:, :, :_rows(config)]
+        half, row, channel = np.ogrid[:_HALVES, :_rows(config), :config.word_channels]
         group = (_HALVES * row + half)[:, None, :, :, None]
         return np.asarray(tables, np.int64)[group, index, channel[:, None, :, :, None]].sum((0, 2))
 
@@ -175,7 +187,8 @@ class DepthwiseUnit(wiring.Component):
         m = Module()
         config = self.config
         half, write_table = Signal(), Signal()
-        entry, enables = Signal.like(self.write_entry), Signal(config.depthwise_groups)
+        rows, groups = _rows(config), self._channels[0].groups
+        entry, enables = Signal.like(self.write_entry), Signal(groups)
         write = registered_write(m, self, stages=write_delay(config, config.depthwise_groups))
         m.d.sync += [half.eq(self.half), write_table.eq(write["write_table"]), entry.eq(write["write_entry"])]
         late_words, late_valid = Signal.like(self.words), Signal()
@@ -192,10 +205,10 @@ class DepthwiseUnit(wiring.Component):
             data = Signal.like(channel.write_data, name=f"write_data{c}")
             newest = [
                 (late_words if self._is_late(r) else self.words)[(r * config.word_channels + c) * config.lanes + t]
-                for r in range(config.depthwise_rows)
+                for r in range(rows)
                 for t in range(config.lanes)
             ]
-            for r in range(config.depthwise_rows):
+            for r in range(rows):
                 span = slice(r * config.lanes, (r + 1) * config.lanes)
                 with m.If(late_valid if self._is_late(r) else self.valid):
                     m.d.sync += window[8 * span.start:8 * span.stop].eq(Cat(
@@ -204,7 +217,7 @@ class DepthwiseUnit(wiring.Component):
             with m.If(write["write_en"]):
                 m.d.sync += data.eq(Cat(
                     write["write_data"].word_select(group % config.load_groups * config.outputs + c, ENTRY_BITS)
-                    for group in range(config.depthwise_groups)))
+                    for group in range(groups)))
             m.d.comb += [
                 channel.enable.eq(active),
                 channel.window.eq(window),

@@ -4,7 +4,7 @@
 
     cycle      0     1     2     3     4     5     6
     lane 0   X0 -> T0 -> H0 -> V0
-    lane 1   X1 ------------>  X1 -> T1 -> H1 -> V1 = membrane      (X1 waits for V0 in a delay line)
+    lane 1   X1 ------------>  X1 -> T1 -> H1 -> V1 = membrane      (X1 waits for V0 in registers)
              S  <--------------------------- S0, S1 wait for the last one
 
 Every lane takes three cycles: leak and integrate; saturate; compare and reset. The settings travel with the values.
@@ -104,7 +104,7 @@ class LifChain(wiring.Component):
         membrane, settings = self.start, self._settings(m)
         for lane in range(self.lanes):
             wait = self.LANE_CYCLES * lane
-            value = delayed(m, self.value.word_select(lane, MEMBRANE_BITS), wait, f"value{lane}").as_signed()
+            value = held(m, self.value.word_select(lane, MEMBRANE_BITS), wait, f"value{lane}").as_signed()
             keeps = delayed(m, ~self.mask[lane], wait, f"keeps{lane}")
             potential, unable = self._integrate(m, lane, membrane, value, keeps, settings[wait])
             spike, membrane = self._fire(m, lane, potential, threshold, unable, settings[wait + 2])

@@ -176,7 +176,7 @@ class NeuronUnit(wiring.Component):
         control = Signal(control_layout(self.config.lanes))
         temporal = settings.mode == Mode.SUM
         m.d.comb += [
-            control.direct.eq(settings.mode != Mode.RESIDUAL),
+            control.direct.eq((settings.mode == Mode.DIRECT) | (settings.mode == Mode.PLANES)),
             control.temporal.eq(temporal), control.fresh.eq(settings.pool_first),
             control.leak.eq(Mux(temporal, Leak.NONE, settings.leak)),
             control.mask.eq(Cat(settings.lanes > lane for lane in range(self.config.lanes)))]

@@ -7,18 +7,18 @@
                                '-> residual, plane
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from spikeloom.arithmetic import GUARD_BITS, MEMBRANE_BITS, PLANE_BITS, RESIDUAL_BITS
+from spikeloom.arithmetic import MEMBRANE_BITS, PLANE_BITS, RESIDUAL_BITS
 from spikeloom.config import ACCUMULATOR_BITS
 
 from .lif import THRESHOLD_BITS, LifChain
 from .pipeline import delayed, register
 from .rescale import CURRENT_BITS, SHIFT_BITS, Rescale
 from .shared import shared
-from .spatial_sum import SUM_BITS, SpatialSum
+from .spatial_sum import SpatialSum
 
 __all__ = ["PARAMETER", "SETTINGS", "NeuronChannel", "control_layout"]
 
@@ -33,7 +33,7 @@ SETTINGS = data.StructLayout({
 
 
 def control_layout(lanes: int) -> data.StructLayout:
-    """`SETTINGS`, decoded for the channels. `direct`: X is not r; `temporal`: mode SUM."""
+    """`SETTINGS`, decoded for the channels. `direct`: X is a, not r; `temporal`: mode SUM."""
     return data.StructLayout({
         "direct": 1, "temporal": 1, "pool": 1, "fresh": 1, "leak": 3, "soft": 1, "strict": 1, "carry_in": 1,
         "mask": lanes})
@@ -115,13 +115,14 @@ class NeuronChannel(wiring.Component):
             rescale.acc.eq(self.acc), rescale.shortcut.eq(self.shortcut), rescale.mask.eq(late.mask),
             rescale.bias.eq(self.parameter.bias[:CURRENT_BITS]), rescale.negate.eq(self.parameter.negate),
             rescale.shift.eq(self.parameter.shift[:SHIFT_BITS]), rescale.direct.eq(late.direct),
+            rescale.temporal.eq(late.temporal),
             self.residual.eq(rescale.residual), self.plane.eq(rescale.plane)]
 
     def _connect_sum(self, m: Module, ahead: data.View) -> None:
         total = self._sum
         m.d.comb += [
-            total.current.eq(self._rescale.current), total.addend.eq(self._rescale.addend),
-            total.ahead_word.eq(self.ahead_word), total.valid.eq(self.valid),
+            total.current.eq(self._rescale.current), total.raw.eq(self._rescale.raw),
+            total.addend.eq(self._rescale.addend), total.ahead_word.eq(self.ahead_word), total.valid.eq(self.valid),
             total.first.eq(self.first), total.last.eq(self.last), total.pool.eq(ahead.pool),
             total.fresh.eq(ahead.fresh)]
 
@@ -137,7 +138,5 @@ class NeuronChannel(wiring.Component):
             m.d.comb += lif.value.word_select(lane, MEMBRANE_BITS).eq(self._current(m, lane, ahead))
 
     def _current(self, m: Module, lane: int, control: data.View) -> Signal:
-        value = self._sum.sum.word_select(lane, SUM_BITS).as_signed()
-        guarded = Cat(Const(0, GUARD_BITS), value).as_signed()
-        return register(m, Mux(control.mask[lane], Mux(control.temporal, value, guarded), 0), f"current{lane}",
-                        signed(MEMBRANE_BITS))
+        value = self._sum.o.word_select(lane, MEMBRANE_BITS).as_signed()
+        return register(m, Mux(control.mask[lane], value, 0), f"current{lane}", signed(MEMBRANE_BITS))

@@ -46,7 +46,8 @@ class Rescale(wiring.Component):
         residual = saturate(round_shift(a, shift + SHIFT_MIN) + shortcut, 16)
         plane    = saturate(residual, 8)
         current  = a if direct else 0
-        addend   = 0 if direct else residual
+        raw      = a if temporal else 0
+        addend   = 0 if direct or temporal else residual
 
     Overflow: `a` must fit 26 bits. Throughput: one pixel per cycle, no handshake.
 
@@ -57,9 +58,9 @@ class Rescale(wiring.Component):
         acc (0): `lanes` signed 24-bit numbers, lane 0 lowest.
         bias, negate, shift (0): of the channel; `shift` is biased: 0..31 stand for -8..23.
         shortcut (`SHORTCUT_CYCLE` = 3): `lanes` signed 16-bit numbers, 0 where there is none.
-        direct, mask (`latency` - 1): mask has one bit per lane.
+        direct, temporal, mask (`latency` - 1): mask has one bit per lane.
         residual, plane (`latency` = 5): `lanes` signed numbers of 16 and 8 bits, 0 in lanes outside of `mask`.
-        current, addend (`latency`): `lanes` signed numbers of 26 and 16 bits.
+        current, raw, addend (`latency`): `lanes` signed numbers of 26, 26 and 16 bits.
     """
 
     acc: Signal
@@ -68,10 +69,12 @@ class Rescale(wiring.Component):
     shift: Signal
     shortcut: Signal
     direct: Signal
+    temporal: Signal
     mask: Signal
     residual: Signal
     plane: Signal
     current: Signal
+    raw: Signal
     addend: Signal
 
     SHORTCUT_CYCLE = 3
@@ -83,16 +86,17 @@ class Rescale(wiring.Component):
         self.lanes = lanes
         super().__init__({
             "acc": In(lanes * ACCUMULATOR_BITS), "bias": In(signed(CURRENT_BITS)), "negate": In(1),
-            "shift": In(SHIFT_BITS), "shortcut": In(lanes * RESIDUAL_BITS), "direct": In(1),
+            "shift": In(SHIFT_BITS), "shortcut": In(lanes * RESIDUAL_BITS), "direct": In(1), "temporal": In(1),
             "mask": In(lanes), "residual": Out(lanes * RESIDUAL_BITS), "plane": Out(lanes * PLANE_BITS),
-            "current": Out(lanes * CURRENT_BITS), "addend": Out(lanes * RESIDUAL_BITS)})
+            "current": Out(lanes * CURRENT_BITS), "raw": Out(lanes * CURRENT_BITS),
+            "addend": Out(lanes * RESIDUAL_BITS)})
 
     @staticmethod
     def model(
         acc: NDArray[np.int64], bias: NDArray[np.int64], negate: NDArray[np.int64], shift: NDArray[np.int64],
         shortcut: NDArray[np.int64], *, direct: bool,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(residual, plane, current + addend), elementwise; `shift` in [-8, 23]; `shortcut` 0 where none is added."""
+        """(residual, plane, X), elementwise; `shift` in [-8, 23]; `shortcut` 0 where there is none."""
         a = current(acc, bias, negate)
         residual = saturate(round_shift(a, shift) + shortcut, RESIDUAL_BITS)
         return residual, saturate(residual, PLANE_BITS), a if direct else residual
@@ -129,7 +133,8 @@ class Rescale(wiring.Component):
         residual, plane = saturated(added, RESIDUAL_BITS), saturated(added, PLANE_BITS)
         late = held(m, a, self.latency - 2, f"a_late{lane}")
         outputs = ((self.residual, residual, self.mask[lane]), (self.plane, plane, self.mask[lane]),
-                   (self.current, late, self.direct), (self.addend, residual, ~self.direct))
+                   (self.current, late, self.direct), (self.raw, late, self.temporal),
+                   (self.addend, residual, ~(self.direct | self.temporal)))
         for port, value, keep in outputs:
             width = len(port) // self.lanes
             m.d.comb += port.word_select(lane, width).eq(

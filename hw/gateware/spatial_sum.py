@@ -3,12 +3,12 @@
 ::
 
     cycle   0                  |      1
-    addend, current ---------> | sum = addend + start  -> also to sums[word] at `last`
-    first, sums[word] -------> | (start: current or sums, or sum)
+    addend, current, raw ----> | X = addend + start  -> also to sums[word] at `last`
+    first, sums[word] -------> | (start: current, raw or sums, or X)
 """
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -30,8 +30,8 @@ class SpatialSum(wiring.Component):
 
     Equation, per lane; an instruction brings the pixels of each word one after the other::
 
-        pool = 0:  sum = current + addend
-        pool = 1:  sum = (0 if fresh else sums[word]) + addend of the pixels of this word so far
+        pool = 0:  X = ((current + addend) << GUARD_BITS) + raw
+        pool = 1:  X = ((0 if fresh else sums[word]) + addend of the pixels of this word so far) << GUARD_BITS
 
     Overflow: sums wrap at 28 bits; the compiler proves that they fit (`spikeloom.bounds`).
 
@@ -42,9 +42,9 @@ class SpatialSum(wiring.Component):
     Ports (cycle relative to the value):
         ahead_word, pool, fresh (-1): of the item, one cycle ahead. Words of one instruction differ.
         valid, first, last (0): an item; the first and last pixel of a word.
-        current (0): `lanes` signed 26-bit numbers, 0 with `pool`.
+        current, raw (0): `lanes` signed 26-bit numbers; at most one of them and `addend` is not 0; 0 with `pool`.
         addend (0): `lanes` signed 16-bit numbers.
-        sum (`latency` = 1): `lanes` signed 28-bit numbers.
+        o (`latency` = 1): X, `lanes` signed 32-bit numbers.
     """
 
     ahead_word: Signal
@@ -52,10 +52,11 @@ class SpatialSum(wiring.Component):
     first: Signal
     last: Signal
     current: Signal
+    raw: Signal
     addend: Signal
     pool: Signal
     fresh: Signal
-    sum: Signal
+    o: Signal
 
     latency = 1
 
@@ -66,8 +67,8 @@ class SpatialSum(wiring.Component):
         self.lanes, self.words = lanes, words
         super().__init__({
             "ahead_word": In(max(1, ceil_log2(words))), "valid": In(1), "first": In(1), "last": In(1),
-            "current": In(lanes * CURRENT_BITS), "addend": In(lanes * RESIDUAL_BITS), "pool": In(1), "fresh": In(1),
-            "sum": Out(lanes * SUM_BITS)})
+            "current": In(lanes * CURRENT_BITS), "raw": In(lanes * CURRENT_BITS), "addend": In(lanes * RESIDUAL_BITS),
+            "pool": In(1), "fresh": In(1), "o": Out(lanes * MEMBRANE_BITS)})
 
     @staticmethod
     def model(value: NDArray[np.int64], kept: NDArray[np.int64], *, fresh: bool) -> NDArray[np.int64]:
@@ -85,17 +86,19 @@ class SpatialSum(wiring.Component):
         pool = register(m, self.pool, "pool_now")
         restart = self.first | ~pool
         totals = [self._total(m, lane, restart, kept) for lane in range(self.lanes)]
-        m.d.comb += self.sum.eq(Cat(totals))
         m.d.comb += [
-            write.data.eq(self.sum),
+            self.o.eq(Cat(totals)), write.data.eq(Cat(total[GUARD_BITS:] for total in totals)),
             write.addr.eq(delayed(m, self.ahead_word, 1 + self.latency, "word")),
             write.en.eq(delayed_flag(m, self.valid & self.last & pool, self.latency, "store")[-1])]
         return m
 
     def _total(self, m: Module, lane: int, restart, kept: Signal) -> Signal:
-        total = Signal(signed(SUM_BITS), name=f"total{lane}", reset_less=True)
+        total = Signal(MEMBRANE_BITS, name=f"total{lane}", reset_less=True)
         current = self.current.word_select(lane, CURRENT_BITS).as_signed()
-        start = Mux(restart, kept.word_select(lane, SUM_BITS).as_signed() | current, total)
+        raw = self.raw.word_select(lane, CURRENT_BITS).as_signed()
+        before = kept.word_select(lane, SUM_BITS).as_signed() | current | (raw >> GUARD_BITS)
+        start = Mux(restart, before, total[GUARD_BITS:].as_signed())
+        above = chain_sum(self.addend.word_select(lane, RESIDUAL_BITS).as_signed(), start)
         with m.If(self.valid):
-            m.d.sync += total.eq(chain_sum(self.addend.word_select(lane, RESIDUAL_BITS).as_signed(), start))
+            m.d.sync += total.eq(Cat(raw[:GUARD_BITS], above))
         return total

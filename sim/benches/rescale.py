@@ -30,7 +30,8 @@ async def _run(dut, rng, lanes):
     negate = rng.integers(0, 2, (ITEMS, 1))
     shift = rng.integers(SHIFT_MIN, SHIFT_MAX + 1, (ITEMS, 1))
     shortcut = magnitudes(rng, (ITEMS, lanes), RESIDUAL_BITS)
-    direct, add = rng.integers(0, 2, (2, ITEMS, 1))
+    kind, add = rng.integers(0, 3, (ITEMS, 1)), rng.integers(0, 2, (ITEMS, 1))
+    direct, temporal = (kind == 1).astype(int), (kind == 2).astype(int)
     shortcut *= add
     mask = np.where(rng.random(ITEMS) < 0.5, (1 << lanes) - 1, rng.integers(0, 1 << lanes, ITEMS))
     got = await play(
@@ -39,13 +40,16 @@ async def _run(dut, rng, lanes):
          "negate": (0, negate[:, 0].tolist()), "shift": (0, (shift[:, 0] - SHIFT_MIN).tolist()),
          "mask": (Rescale.latency - 1, mask.tolist()),
          "direct": (Rescale.latency - 1, direct[:, 0].tolist()),
+         "temporal": (Rescale.latency - 1, temporal[:, 0].tolist()),
          "shortcut": (Rescale.SHORTCUT_CYCLE, [bits_of(row, RESIDUAL_BITS) for row in shortcut])},
-        dict.fromkeys(("residual", "plane", "current", "addend"), Rescale.latency), random.Random(support.seed()))
+        dict.fromkeys(("residual", "plane", "current", "raw", "addend"), Rescale.latency),
+        random.Random(support.seed()))
     residual, plane, addend = Rescale.model(acc, bias, negate, shift, shortcut, direct=False)
     _, _, current = Rescale.model(acc, bias, negate, shift, shortcut, direct=True)
     keep = mask[:, None] >> np.arange(lanes) & 1
     for name, expected, bits in (("residual", residual * keep, RESIDUAL_BITS), ("plane", plane * keep, PLANE_BITS),
                                  ("current", current * direct, CURRENT_BITS),
-                                 ("addend", addend * (1 - direct), RESIDUAL_BITS)):
+                                 ("raw", current * temporal, CURRENT_BITS),
+                                 ("addend", addend * (kind == 0), RESIDUAL_BITS)):
         support.compare(name, got[name], expected.tolist(),
                         convert=lambda payload, bits=bits: values_of(payload, bits, lanes))

@@ -14,6 +14,7 @@ CONFIGS = {
     "small": preset("small"),
     "one row": replace(preset("tiny"), word_channels=16, output_words=2, load_groups=2, depthwise_rows=1),
     "four rows": replace(preset("tiny"), banks=4, depthwise_rows=4, adder="dsp"),
+    "eight rows": replace(preset("zcu104"), lanes=2, output_words=1),
     "four rows, lut": replace(preset("tiny"), banks=4, depthwise_rows=4),
 }
 
