@@ -43,7 +43,8 @@ _READ = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """One update: `sums` is int64[Po, Pt]; `cycle` is when it is presented. `lane`: the only one, None: all."""
+    """One update: `sums` is int64[Po, Pt]; `cycle` is when it is presented. `lane`: the only one, None: all. `narrow`:
+    of output word 0 alone."""
 
     cycle: int
     bank: int
@@ -51,6 +52,7 @@ class Update:
     mode: Accumulate
     sums: np.ndarray
     lane: int | None = None
+    narrow: bool = False
 
 
 @shared
@@ -130,6 +132,7 @@ class Accumulators(wiring.Component):
     Ports:
         valid, bank, address, mode: An update of all accumulators of a pixel; one per cycle.
         single, lane: With it: only those of this lane.
+        narrow: There are sums of output word 0 alone; those of the others count as 0.
         sums: Po x Pt signed values of `sum_bits` bits, value `o * Pt + t` at bit `(o * Pt + t) * sum_bits`; taken
             `sums_delay` cycles after their `valid`.
         read_bank, read_address, read_word: A read; one per cycle.
@@ -152,6 +155,7 @@ class Accumulators(wiring.Component):
     address: Signal
     mode: Signal
     single: Signal
+    narrow: Signal
     lane: Signal
     sums: Signal
     read_bank: Signal
@@ -172,7 +176,8 @@ class Accumulators(wiring.Component):
         self.config, self.sum_bits, self.sums_delay = config, sum_bits, sums_delay
         super().__init__({
             "valid": In(1), "bank": In(1), "address": In(16), "mode": In(Accumulate),
-            "single": In(1), "lane": In(LANE_BITS), "sums": In(config.outputs * config.lanes * sum_bits),
+            "single": In(1), "lane": In(LANE_BITS), "narrow": In(1),
+            "sums": In(config.outputs * config.lanes * sum_bits),
             "read_bank": In(1), "read_address": In(16), "read_word": In(8),
             "read_data": Out(config.beat_bits * ACCUMULATOR_BITS)})  # fmt: skip
 
@@ -190,7 +195,9 @@ class Accumulators(wiring.Component):
             latest[place] = update.cycle
             before = banks[place] << _SHIFTS[update.mode] if update.mode in _SHIFTS else 0
             half = 1 << ACCUMULATOR_BITS - 1
-            after = (before + update.sums + half) % (2 * half) - half
+            word = np.arange(self.config.outputs)[:, None] // self.config.word_channels
+            sums = np.where(update.narrow & (word > 0), 0, update.sums)
+            after = (before + sums + half) % (2 * half) - half
             lanes = slice(None) if update.lane is None else update.lane
             banks[place][:, lanes] = after[:, lanes]
 
@@ -199,7 +206,7 @@ class Accumulators(wiring.Component):
         config = self.config
         stages = self._stages(m)
         others = self._others(stages, self.sums_delay)
-        sums = self._gated(m, others)
+        sums = self._gated(m, others, stages["narrow"][self.sums_delay - 1] if self.sums_delay else self.narrow)
         for stage in range(_READ - self.sums_delay):
             register = Signal.like(sums, name=f"sums{stage}")
             m.d.sync += register.eq(sums)
@@ -236,18 +243,21 @@ class Accumulators(wiring.Component):
         single, lane = (stages["single"][age - 1], stages["lane"][age - 1]) if age else (self.single, self.lane)
         return [single & (lane != other) for other in range(self.config.lanes)]
 
-    def _gated(self, m: Module, others: list[Value]) -> Value:
-        """The sums, 0 in the other lanes. A register follows in most machines: its reset does that."""
+    def _gated(self, m: Module, others: list[Value], narrow: Value) -> Value:
+        """The sums, 0 in the other lanes and words. A register follows in most machines: its reset does that."""
         gated = Signal.like(Value.cast(self.sums), name="gated")
         for index in range(self.config.outputs * self.config.lanes):
             value = Value.cast(self.sums).word_select(index, self.sum_bits)
-            m.d.comb += gated.word_select(index, self.sum_bits).eq(Mux(others[index % self.config.lanes], 0, value))
+            other = others[index % self.config.lanes]
+            if index >= self.config.beat_bits:
+                other |= narrow
+            m.d.comb += gated.word_select(index, self.sum_bits).eq(Mux(other, 0, value))
         return gated
 
     def _stages(self, m: Module) -> dict[str, list[Signal]]:
         """The update, delayed: entry i of each list is i + 1 cycles old."""
         stages: dict[str, list[Signal]] = {}
-        for name in ("valid", "bank", "address", "mode", "single", "lane"):
+        for name in ("valid", "bank", "address", "mode", "single", "lane", "narrow"):
             now, stages[name] = Value.cast(getattr(self, name)), []
             for stage in range(_READ + 1):
                 later = Signal.like(now, name=f"{name}{stage + 1}")

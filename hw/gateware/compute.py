@@ -33,7 +33,8 @@ from .walker import ADDRESS_BITS, BankReader, Walker
 SUMS_DELAY = 3
 """Cycles from the announcement of an update to its sums: they pass one register on their way to the adders."""
 
-_UPDATE = data.StructLayout({"valid": 1, "bank": 1, "mode": 2, "address": 16, "single": 1, "lane": LANE_BITS})
+_UPDATE = data.StructLayout({
+    "valid": 1, "bank": 1, "mode": 2, "address": 16, "single": 1, "lane": LANE_BITS, "narrow": 1})
 
 Summing = TableEngine | DepthwiseUnit | TemporalUnit
 """Units whose sums go to the accumulators."""
@@ -228,7 +229,9 @@ class ComputeEngine(wiring.Component):
             m.d.comb += [unit.words.eq(self.reader.words[:config.beat_bits * banks]), unit.half.eq(words.half),
                          unit.valid.eq(words.valid & (words.core == core))]
         updates = [(unit, self._update(m, words, unit, core)) for unit, core in self._units]
-        chosen, sums = updates[0][1].as_value(), Value.cast(self.engine.sums)
+        chosen, below = updates[0][1].as_value(), config.beat_bits * self.engine.sum_bits
+        own = Value.cast(self.engine.sums)
+        sums = own[:below]
         for unit, update in updates[1:]:
             chosen = Mux(update.valid, update.as_value(), chosen)
             adding = delayed_flag(m, update.valid, SUMS_DELAY, f"{type(unit).__name__}_adds")[SUMS_DELAY]
@@ -236,7 +239,8 @@ class ComputeEngine(wiring.Component):
         last = Signal(_UPDATE, name="update")
         m.d.comb += [
             last.eq(chosen), acc.valid.eq(last.valid), acc.bank.eq(last.bank), acc.address.eq(last.address),
-            acc.mode.eq(last.mode), acc.single.eq(last.single), acc.lane.eq(last.lane), acc.sums.eq(sums),
+            acc.mode.eq(last.mode), acc.single.eq(last.single), acc.lane.eq(last.lane), acc.narrow.eq(last.narrow),
+            acc.sums.eq(Cat(sums, own[below:])),
             acc.read_bank.eq(self.acc_bank), acc.read_address.eq(self.acc_address), acc.read_word.eq(self.acc_word),
             self.acc_data.eq(acc.read_data)]
 
@@ -245,7 +249,7 @@ class ComputeEngine(wiring.Component):
         now = Signal(_UPDATE, name=f"{core.name.lower()}_update")
         m.d.comb += [now.valid.eq(words.emit & (words.core == core)), now.bank.eq(words.bank),
                      now.mode.eq(words.accumulate), now.address.eq(words.address), now.single.eq(words.single),
-                     now.lane.eq(words.lane)]
+                     now.lane.eq(words.lane), now.narrow.eq(core != Core.ARRAY)]
         late = delay(m, now.as_value(), unit.latency - SUMS_DELAY, f"{core.name.lower()}_update")
         return data.View(_UPDATE, late)
 
@@ -274,7 +278,7 @@ class ComputeEngine(wiring.Component):
             unit.bipolar.eq(tag.bipolar), unit.width.eq(tag.width)]
 
     def _widen(self, unit: Summing) -> ValueLike:
-        """The sums of a unit on word 0 of the array's outputs, zero on the others."""
+        """The sums of a unit with the width of the array's, for word 0."""
         config = self.config
         given = Value.cast(unit.sums)
         narrow = len(given) // config.beat_bits

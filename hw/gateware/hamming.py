@@ -8,6 +8,8 @@ weight 128**n below the top is digit n of M + B in base 128, less 64; the top li
 
     key, value -> register -> AND, threes of lanes -> popcount -> counters
     counters -> row -> 2 counts - column -> + B -> limb bytes -> beats -> o
+
+To be put out, the rows of counters move on in a ring, so that the next one is always at the same place.
 """
 
 from __future__ import annotations
@@ -21,13 +23,17 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from spikeloom.arithmetic import LIMB_BITS, split_limbs
-from spikeloom.config import ACCUMULATOR_BITS, GROUP_INPUTS, MachineConfig
+from spikeloom.config import GROUP_INPUTS, MachineConfig
 
 from .accumulator import LANE_BITS
+from .pipeline import chain_sum
 from .shared import shared
 from .tables import unpack_bits
 
 __all__ = ["HammingRow", "HammingUnit"]
+
+_COUNT_BITS = 22
+"""Width of a counter: matrices of three limbs fit (`arithmetic.limb_capacity`)."""
 
 _THREE = 3
 """Lanes counted by one level of 6-input LUTs (three ANDs)."""
@@ -47,23 +53,26 @@ def output_order(config: MachineConfig) -> list[int]:
 class HammingRow(wiring.Component):
     """Counters of one channel of K against all channels of V; ports as `HammingUnit`.
 
-    `clear` and `valid` belong to `key` and `value` of the cycle. `counts` holds Wc values of 24 bits; the counts of a
-    word are in it `latency` = 3 cycles later.
+    `clear` and `valid` belong to `key` and `value` of the cycle. `counts` holds Wc values of `_COUNT_BITS`; the counts
+    of a word are in it `latency` = 3 cycles later. `move` replaces them by `others`; not while words are under way.
     """
 
     key: Signal
     value: Signal
     valid: Signal
     clear: Signal
+    move: Signal
+    others: Signal
     counts: Signal
 
     latency = 3
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
+        counts = config.word_channels * _COUNT_BITS
         super().__init__({
-            "key": In(config.lanes), "value": In(config.beat_bits), "valid": In(1), "clear": In(1),
-            "counts": Out(config.word_channels * ACCUMULATOR_BITS)})  # fmt: skip
+            "key": In(config.lanes), "value": In(config.beat_bits), "valid": In(1), "clear": In(1), "move": In(1),
+            "others": In(counts), "counts": Out(counts)})  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -81,12 +90,14 @@ class HammingRow(wiring.Component):
                 m.d.sync += part.eq(_total(bits))
                 parts.append(part)
             popcount = Signal(range(lanes + 1), name=f"popcount{j}")
-            m.d.sync += popcount.eq(_total(parts))
-            # Cycle 3: the counter.
-            count = Signal(ACCUMULATOR_BITS, name=f"count{j}")
-            with m.If(valid[-1]):
-                m.d.sync += count.eq(Mux(clear[-1], 0, count) + popcount)
-            m.d.comb += self.counts.word_select(j, ACCUMULATOR_BITS).eq(count)
+            m.d.sync += popcount.eq(Mux(valid[0], _total(parts), 0))
+            # Cycle 3: the counter, in one LUT per bit.
+            count = Signal(_COUNT_BITS, name=f"count{j}")
+            other = self.others.word_select(j, _COUNT_BITS)
+            before = Mux(self.move, other, Mux(clear[-1], 0, count))
+            with m.If(valid[-1] | self.move):
+                m.d.sync += count.eq(chain_sum(Cat(popcount, 0).as_signed(), before.as_signed()))
+            m.d.comb += self.counts.word_select(j, _COUNT_BITS).eq(count)
         return m
 
 
@@ -104,7 +115,7 @@ class HammingUnit(wiring.Component):
             of `output_order`: slot by slot, so that a limb is a piece of a weight chunk.
         busy: From the cycle after `finish` until the last beat is handed over.
 
-    The first beat is valid `latency` cycles after `finish`; with `ready` high a beat goes out per cycle. Counts are 24
+    The first beat is valid `latency` cycles after `finish`; with `ready` high a beat goes out per cycle. Counts are 22
     bits wide and wrap; M must fit its limbs (`arithmetic.limb_capacity`). They stay: positions after `finish` without
     `clear` add to them.
     """
@@ -159,12 +170,12 @@ class HammingUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        counts, column = self._count(m)
-        self._put_out(m, counts, column)
+        move = Signal()
+        self._put_out(m, *self._count(m, move), move)
         return m
 
-    def _count(self, m: Module) -> tuple[list[Value], Value]:
-        """Rows of counters; the column sums are a row whose key is all ones."""
+    def _count(self, m: Module, move: Signal) -> tuple[Value, Value]:
+        """The row of counters to be put out, and the column sums, a row whose key is all ones, which never moves."""
         config = self.config
         value, valid, clear = Signal.like(self.value), Signal(), Signal()
         mask = Cat(~self.single | (self.lane == lane) for lane in range(config.lanes))
@@ -177,11 +188,15 @@ class HammingUnit(wiring.Component):
             word = self.key.word_select(i, config.lanes) if i < config.word_channels else Const(-1, config.lanes)
             m.d.sync += key.eq(word)
             m.d.comb += [row.key.eq(key), row.value.eq(value), row.valid.eq(valid), row.clear.eq(clear)]
-            rows.append(row.counts)
-        return rows[:-1], rows[-1]
+            rows.append(row)
+        ring = [rows[i] for i in output_order(config)]
+        for row, other in zip(ring, [*ring[1:], ring[0]], strict=True):
+            m.d.comb += [row.move.eq(move), row.others.eq(other.counts)]
+        return ring[0].counts, rows[-1].counts
 
-    def _put_out(self, m: Module, counts: list[Value], column: Value) -> None:
-        config, bits = self.config, ACCUMULATOR_BITS
+    def _put_out(self, m: Module, counts: Value, column: Value, move: Signal) -> None:
+        """The row that is taken moves on with its last beat; after a limb all are where they were."""
+        config, bits = self.config, _COUNT_BITS
         order = output_order(config)
         bipolar, mask, three = Signal(name="is_bipolar"), Signal.like(self.mask, name="rows"), Signal(name="three")
         wait = Signal(HammingRow.latency, name="wait")
@@ -216,7 +231,7 @@ class HammingUnit(wiring.Component):
         limbs = [Signal(2, name=f"limb{stage}") for stage in range(3)]
         parts = [Signal(range(self.beats_per_row), name=f"part{stage}") for stage in range(3)]
         index = place[exact_log2(self.beats_per_row) :]
-        selected = Array(counts[i] for i in order)[index]
+        m.d.comb += move.eq(advance & running & (place[:exact_log2(self.beats_per_row)] == self.beats_per_row - 1))
         bias = Mux(three, Const(64 + (64 << LIMB_BITS), bits), Const(64, bits))
         produced = []
         for j in range(config.word_channels):
@@ -224,7 +239,7 @@ class HammingUnit(wiring.Component):
             plain = Mux(bipolar, Cat(Const(0, 1), row[j]), row[j])
             with m.If(advance):
                 m.d.sync += [
-                    row[j].eq(selected.word_select(j, bits)),
+                    row[j].eq(counts.word_select(j, bits)),
                     matrix[j].eq(plain - Mux(bipolar, total, 0)),
                     biased[j].eq(Mux(shown[1], matrix[j], 0) + bias),
                 ]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from spikeloom.arithmetic import GUARD_BITS, LEAKS, MEMBRANE_BITS, RESETS, lif_step
 
 from ..isa import Leak
-from .pipeline import chain_sum, chosen, delayed, held, register
+from .pipeline import chain_sum, chosen, held, register
 
 __all__ = ["THRESHOLD_BITS", "LifChain"]
 
@@ -105,11 +105,11 @@ class LifChain(wiring.Component):
         for lane in range(self.lanes):
             wait = self.LANE_CYCLES * lane
             value = held(m, self.value.word_select(lane, MEMBRANE_BITS), wait, f"value{lane}").as_signed()
-            keeps = delayed(m, ~self.mask[lane], wait, f"keeps{lane}")
+            keeps = held(m, ~self.mask[lane], wait, f"keeps{lane}")
             potential, unable = self._integrate(m, lane, membrane, value, keeps, settings[wait])
             spike, membrane = self._fire(m, lane, potential, threshold, unable, settings[wait + 2])
             threshold = held(m, threshold, self.LANE_CYCLES, f"threshold{lane + 1}")
-            late = delayed(m, spike, self.latency - wait - self.LANE_CYCLES, f"spike{lane}")
+            late = held(m, spike, self.latency - wait - self.LANE_CYCLES, f"spike{lane}")
             m.d.comb += self.spikes[lane].eq(late)
         m.d.comb += self.membrane.eq(membrane)
         return m
@@ -120,7 +120,7 @@ class LifChain(wiring.Component):
         now = data.View(_SETTINGS, Cat(history, self.leak == Leak.DECAYED, self.soft_reset, self.strict, self.never))
         line = [now]
         for cycle in range(1, self.latency):
-            line.append(data.View(_SETTINGS, register(m, line[-1].as_value(), f"settings{cycle}")))
+            line.append(data.View(_SETTINGS, held(m, line[-1].as_value(), 1, f"settings{cycle}")))
         return line
 
     def _integrate(
@@ -131,7 +131,7 @@ class LifChain(wiring.Component):
                          settings.history & ~keeps.replicate(2))
         total = register(m, chain_sum(value, history), f"total{lane}", signed(MEMBRANE_BITS + 1))
         decayed = register(m, settings.decayed & ~keeps, f"decayed{lane}")
-        unable = delayed(m, keeps | settings.never, 2, f"unable{lane}")
+        unable = held(m, keeps | settings.never, 2, f"unable{lane}")
         negative, beyond = total[-1], total[-1] ^ total[-2]
         limit = Cat((~negative).replicate(MEMBRANE_BITS - 1), negative)
         potential = Mux(decayed, total[1:], Mux(beyond, limit, total[:MEMBRANE_BITS])).as_signed()

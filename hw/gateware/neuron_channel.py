@@ -15,7 +15,7 @@ from spikeloom.arithmetic import MEMBRANE_BITS, PLANE_BITS, RESIDUAL_BITS
 from spikeloom.config import ACCUMULATOR_BITS
 
 from .lif import THRESHOLD_BITS, LifChain
-from .pipeline import delayed, register
+from .pipeline import held, register
 from .rescale import CURRENT_BITS, SHIFT_BITS, Rescale
 from .shared import shared
 from .spatial_sum import SpatialSum
@@ -106,7 +106,7 @@ class NeuronChannel(wiring.Component):
         layout = control_layout(self.lanes)
         line = [self.control]
         for cycle in range(1, self.current_latency + 1):
-            line.append(data.View(layout, register(m, line[-1].as_value(), f"control{cycle}")))
+            line.append(data.View(layout, held(m, line[-1].as_value(), 1, f"control{cycle}")))
         return line
 
     def _connect_rescale(self, m: Module, control: list[data.View]) -> None:
@@ -128,7 +128,7 @@ class NeuronChannel(wiring.Component):
 
     def _connect_lif(self, m: Module, control: list[data.View]) -> None:
         lif, ahead, now = self._lif, control[self.current_latency - 1], control[self.current_latency]
-        threshold = delayed(m, self.parameter.threshold, self.current_latency, "threshold")
+        threshold = held(m, self.parameter.threshold, self.current_latency, "threshold")
         m.d.comb += [
             lif.start.eq(register(m, Mux(ahead.carry_in, self.start, 0), "start", signed(MEMBRANE_BITS))),
             lif.threshold.eq(threshold), lif.leak.eq(now.leak), lif.soft_reset.eq(now.soft),

