@@ -173,7 +173,9 @@ def test_old_results_are_not_taken_for_new_ones(machine: Path, tmp_path: Path, m
 def test_interrupt_ends_vivado(machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what Vivado has started itself."""
     fake_vivado(tmp_path, monkeypatch, f'sleep 300 & echo $! > "{tmp_path}/child"; echo started; wait')
-    code = f"from spikeloom.cli import main; import sys; sys.exit(main(['bitstream', {str(machine)!r}, '--jobs', '3']))"
+    code = (  # a shell's background jobs, and what they start, ignore SIGINT
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"from spikeloom.cli import main; sys.exit(main(['bitstream', {str(machine)!r}, '--jobs', '3']))")
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "started" not in process.stderr.readline():
