@@ -46,7 +46,7 @@ def test_network_and_program_directories(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["15G"], "no model `15G`: name one of 15M, 31M, 55M, digits, micro, or a directory"),
+    (["15G"], "no model `15G`: name one of 15M, 31M, 55M, digits, "),
     (["."], "holds neither a network nor a program"),
     ([".", "--frames", "4"], "`frames` and `size` are for named networks"),
     (["micro", "--frames", "100000", "--preset", "tiny"], "estimate: error: operator ")])

@@ -64,7 +64,8 @@ def test_simulate(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(layer["compared"] > 0 and layer["mismatches"] == 0 for layer in exact["layers"])
     assert exact["compared"] == sum(layer["compared"] for layer in exact["layers"])
     assert (exact["mismatches"], exact["first_divergence"]) == (0, None)
-    assert exact["logits_reference"] == exact["logits_rtl"] != []
+    assert exact["logits_reference"] == exact["logits_rtl"]
+    assert bool(exact["logits_rtl"]) == (network.tensors[network.output].kind == "logits")
 
 
 def test_performance_report(built: Path) -> None:
