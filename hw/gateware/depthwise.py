@@ -177,8 +177,7 @@ class DepthwiseUnit(wiring.Component):
         for tap in range(TAPS):
             window[tap] = bits[TAPS - 1 - tap:len(bits) - tap]
         window = window.reshape(_HALVES, GROUP_INPUTS, *window.shape[1:])  # [half, tap, N, row, channel, lane]
-        index = sum(window[:, tap] << tap for tap in range(GROUP_INPUTS))
-        index = index[:, :, :_rows(config)]
+        index = np.sum([window[:, tap] << tap for tap in range(GROUP_INPUTS)], axis=0)[:, :, :_rows(config)]
         half, row, channel = np.ogrid[:_HALVES, :_rows(config), :config.word_channels]
         group = (_HALVES * row + half)[:, None, :, :, None]
         return np.asarray(tables, np.int64)[group, index, channel[:, None, :, :, None]].sum((0, 2))
