@@ -80,7 +80,7 @@ accuracy: $(STAMP)
 # pyright sees the folders laid out as installed through these links; a test compares them with the disk.
 typings:
 	rm -rf typings/spikeloom && mkdir -p typings/spikeloom
-	cd typings/spikeloom && ln -s ../../host ../../hw ../../quantize ../../sim ../../spikeloom/*.py ../../spikeloom/py.typed .
+	cd typings/spikeloom && ln -s ../../host ../../hw ../../quantize ../../sim ../../spikeloom/commands ../../spikeloom/*.py ../../spikeloom/py.typed .
 
 clean:
 	rm -rf build dist spikeloom.egg-info .pytest_cache .ruff_cache

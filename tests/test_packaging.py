@@ -76,7 +76,7 @@ def test_every_module_is_in_a_package() -> None:
 
 def test_type_checker_sees_every_module() -> None:
     links = ROOT / "typings" / "spikeloom"
-    expected = {path.name for path in (ROOT / "spikeloom").glob("*.py")} | {"py.typed", *FOLDERS[1:]}
+    expected = {path.name for path in (ROOT / "spikeloom").glob("*.py")} | {"commands", "py.typed", *FOLDERS[1:]}
     assert {path.name for path in links.iterdir() if path.is_symlink()} == expected, "run `make typings`"
     names = [path for path in links.iterdir() if path.name != "__pycache__"]  # that of a session under PYNQ
     assert [link.name for link in names if not link.exists() or os.path.isabs(os.readlink(link))] == []

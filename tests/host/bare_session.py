@@ -17,7 +17,9 @@ import spikeloom
 from spikeloom.host.accelerator import Accelerator
 from spikeloom.hw.program.program import Program
 
-NEEDS_MORE = {"spikeloom.host.driver": "pynq", "spikeloom.host.pynq_board": "pynq", "spikeloom.cli": "tqdm"}
+NEEDS_MORE = {
+    "spikeloom.host.driver": "pynq", "spikeloom.host.pynq_board": "pynq", "spikeloom.cli": "tqdm",
+    "spikeloom.commands": "tqdm"}
 
 
 def imports() -> None:

@@ -1,14 +1,15 @@
-"""The command `spikeloom train`; `spikeloom.cli` puts it beside the others."""
+"""The command `spikeloom train`: a network by a TOML file."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["add_train"]
+from .options import command, show
+
+__all__ = ["add"]
 
 TEXT = (
     "Train a network by a TOML file, float or quantisation-aware. Writes OUT/model.safetensors and model.json for "
@@ -22,20 +23,9 @@ spikeloom train mine.toml --out build/mine --resume
 """
 
 
-def add_train(
-    commands: argparse._SubParsersAction, command: Callable[..., argparse.ArgumentParser], show: Callable[[str], None]
-) -> None:
-    """Add the command.
-
-    Args:
-        commands: Where to.
-        command: Makes a command's parser: (commands, name, function to run, text, examples).
-        show: Prints a line of the result.
-    """
-    def run(arguments: argparse.Namespace) -> int:
-        return _train(arguments, show)
-
-    parser = command(commands, "train", run, TEXT, EXAMPLES)
+def add(commands: argparse._SubParsersAction) -> None:
+    """Add the command."""
+    parser = command(commands, "train", _run, TEXT, EXAMPLES)
     parser.add_argument("config", metavar="CONFIG", help="TOML file, or name of one of quantize/training/configs")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
@@ -45,7 +35,7 @@ def add_train(
     parser.add_argument("--threads", type=int, metavar="N", help="of torch, per process")
 
 
-def _train(arguments: argparse.Namespace, show: Callable[[str], None]) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     from spikeloom.quantize.training import train
 
     out = arguments.out

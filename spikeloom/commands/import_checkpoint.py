@@ -1,17 +1,18 @@
-"""The command `spikeloom import`; `spikeloom.cli` puts it beside the others."""
+"""The command `spikeloom import`: the weights of a checkpoint from outside."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .options import Progress, command, show
 
 if TYPE_CHECKING:
     from spikeloom.quantize.checkpoints import ImportedModel
 
-__all__ = ["add_import"]
+__all__ = ["add"]
 
 TEXT = (
     "Take the weights of a checkpoint from outside into a model that `quantize` takes. Reads .safetensors and what "
@@ -26,22 +27,9 @@ spikeloom import SVF_15M.pth --arch 15M --check ~/SpikeVideoFormer --python ~/sv
 """
 
 
-def add_import(
-    commands: argparse._SubParsersAction, command: Callable[..., argparse.ArgumentParser],
-    progress: Callable[[], Callable[[str], None]], show: Callable[[str], None],
-) -> None:
-    """Add the command.
-
-    Args:
-        commands: Where to.
-        command: Makes a command's parser: (commands, name, function to run, text, examples).
-        progress: Makes what hears the steps.
-        show: Prints a line of the result.
-    """
-    def run(arguments: argparse.Namespace) -> int:
-        return _import(arguments, progress(), show)
-
-    parser = command(commands, "import", run, TEXT, EXAMPLES)
+def add(commands: argparse._SubParsersAction) -> None:
+    """Add the command."""
+    parser = command(commands, "import", _run, TEXT, EXAMPLES)
     parser.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
     parser.add_argument("--arch", metavar="A", help="as 15M or v2-55M; default: told from names and shapes")
     parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.safetensors and PATH.json")
@@ -64,11 +52,12 @@ def add_import(
     check.add_argument("--python", type=Path, metavar="FILE", help="Python of its environment (default: this one)")
 
 
-def _import(arguments: argparse.Namespace, progress: Callable[[str], None], show: Callable[[str], None]) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     from spikeloom.quantize.checkpoints import ImportOptions, import_model
 
     options = {name: getattr(arguments, name) for name in ImportOptions.__dataclass_fields__}
     options["neuron"] = dict(arguments.neuron or ())
+    progress = Progress()
     progress(f"read {arguments.file}")
     imported = import_model(arguments.file, ImportOptions(**options))
     for notice in imported.notices:
@@ -76,7 +65,7 @@ def _import(arguments: argparse.Namespace, progress: Callable[[str], None], show
     parameters = sum(value.numel() for value in imported.model.parameters())
     sha256 = imported.checkpoint.sha256[:12]
     show(f"{imported.name} ({imported.family.name}), {parameters:,} parameters, sha256 {sha256}")
-    status = _check(imported, arguments, progress, show) if arguments.check else 0
+    status = _check(imported, arguments, progress) if arguments.check else 0
     if arguments.out is None:
         show("nothing written: --out PATH writes the model")
     else:
@@ -85,9 +74,7 @@ def _import(arguments: argparse.Namespace, progress: Callable[[str], None], show
     return status
 
 
-def _check(
-    imported: ImportedModel, arguments: argparse.Namespace, progress: Callable[[str], None], show: Callable[[str], None]
-) -> int:
+def _check(imported: ImportedModel, arguments: argparse.Namespace, progress: Progress) -> int:
     from spikeloom.quantize.checkpoints.against import compare_with_original
 
     progress(f"run the original of {arguments.check} and ours")

@@ -1,1 +1,0 @@
-../../spikeloom/cli_import.py
