@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .model_files import load, load_formats
+from .model_files import load_formats
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
 from .quantizer import quantize as quantize_model
+from .relatives import Relative, RelativeConfig
 from .report import QuantizationReport
 
-__all__ = ["ModelError", "ZOO", "calibration_clips", "load_model", "quantize"]
+__all__ = ["ModelError", "ZOO", "calibration_clips", "load_any", "load_model", "quantize"]
 
 ZOO = Path(__file__).parent / "zoo"
 CALIBRATION_CLIPS = 32
@@ -29,7 +30,7 @@ class ModelError(ValueError):
 
 
 def quantize(
-    model: str | Path | SpikeVideoFormer, out: str | Path, *, clips: NDArray[np.uint8] | None = None,
+    model: str | Path | SpikeVideoFormer | Relative, out: str | Path, *, clips: NDArray[np.uint8] | None = None,
     videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS,
     weight_bits: int | None = None, progress: Callable[[str], None] | None = None,
 ) -> QuantizationReport:
@@ -54,12 +55,13 @@ def quantize(
         NetworkError: The integer network could overflow.
     """
     tell = progress or (lambda message: None)
-    loaded = model if isinstance(model, SpikeVideoFormer) else load_model(model)
+    given = isinstance(model, (SpikeVideoFormer, Relative))
+    loaded = model if given else load_any(model)
     if clips is None:
         tell("prepare calibration clips")
         clips = calibration_clips(loaded.config, videos, count)
     tell(f"calibrate on {len(clips)} clips and quantise")
-    formats = None if isinstance(model, SpikeVideoFormer) else load_formats(_path(model))
+    formats = None if given else load_formats(_path(model))
     if weight_bits is None:
         weight_bits = formats.weight_bits if formats is not None else 8
     network, report = quantize_model(loaded, clips, formats=formats, weight_bits=weight_bits)
@@ -69,22 +71,32 @@ def quantize(
 
 
 def load_model(model: str | Path) -> SpikeVideoFormer:
-    """The trained model `model`, in evaluation mode.
+    """The trained SpikeVideoFormer `model`, in evaluation mode. Raises ModelError as `load_any`, or for another one."""
+    loaded = load_any(model)
+    if not isinstance(loaded, SpikeVideoFormer):
+        raise ModelError(f"{_path(model)}.safetensors: must be a SpikeVideoFormer, not `{type(loaded).__name__}`")
+    return loaded
+
+
+def load_any(model: str | Path) -> SpikeVideoFormer | Relative:
+    """The trained model `model` of a family that has an integer network, in evaluation mode.
 
     Raises:
-        ModelError: There is no such model, or its files do not fit each other.
+        ModelError: There is no such model, its files do not fit each other, or its family runs in torch only.
     """
     from safetensors import SafetensorError
 
-    from .checkpoints.importing import check_integer_form
+    from .checkpoints.importing import check_integer_form, load_imported
 
     path = _path(model)
     try:
         check_integer_form(path)
-        return load(path)
+        loaded = load_imported(path)
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise ModelError(f"{path.with_suffix('.safetensors')}: cannot load the model: {reason}") from error
+    assert isinstance(loaded, (SpikeVideoFormer, Relative))
+    return loaded
 
 
 def _path(model: str | Path) -> Path:
@@ -102,7 +114,7 @@ def _path(model: str | Path) -> Path:
 
 
 def calibration_clips(
-    config: SpikeVideoFormerConfig, videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS
+    config: SpikeVideoFormerConfig | RelativeConfig, videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS
 ) -> NDArray[np.uint8]:
     """Clips to calibrate on, uint8[B, T, H, W, 3]: one per video, or of the task's training split.
 
@@ -117,6 +129,8 @@ def calibration_clips(
         return np.stack([
             read_clip(video, frames=config.frames, height=config.height, width=config.width) for video in videos])
     try:
+        if isinstance(config, RelativeConfig):
+            raise ValueError(f"{type(config).__name__} is of no task")
         task = get_task(config)
     except ValueError as error:
         raise ModelError(

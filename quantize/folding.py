@@ -18,6 +18,7 @@ pixel, border or not, and zero padding of what is left is exact in both forms.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import singledispatch
 
 import torch
 from torch import Tensor, nn
@@ -108,11 +109,28 @@ class FloatStage:
         return len(self.bias)
 
 
-def fold(model: SpikeVideoFormer, *, fuse_repconv: bool = True, differentiable: bool = False) -> list[FloatStage]:
+@singledispatch
+def fold(model: nn.Module, *, fuse_repconv: bool = True, differentiable: bool = False) -> list[FloatStage]:
     """The stages of `model` in evaluation mode, in execution order; the input tensor is `PIXELS`.
 
-    `differentiable`: weights, biases and scales are functions of the model's parameters to autograd, else constants.
+    Relatives of SpikeVideoFormer register a function for their class (`spikeloom.quantize.relatives`).
+
+    Args:
+        model: A network of a class that has an integer form.
+        fuse_repconv: Make one dense convolution of every RepConv, in networks that have some.
+        differentiable: Weights, biases and scales are functions of the model's parameters to autograd, else constants.
+
+    Raises:
+        TypeError: Networks of that class have no integer form.
     """
+    raise TypeError(f"`model` must be a network with an integer form, not `{type(model).__name__}`")
+
+
+@fold.register
+def fold_spikevideoformer(
+    model: SpikeVideoFormer, *, fuse_repconv: bool = True, differentiable: bool = False
+) -> list[FloatStage]:
+    """`fold` of a SpikeVideoFormer."""
     with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
         return _Folder(model, fuse_repconv).run()
 
@@ -173,17 +191,79 @@ def fold_pixels(weight: Tensor, bias: Tensor, mean: tuple[float, ...], std: tupl
     return weight, bias - weight.sum((2, 3)) @ colour, colour
 
 
-class _Folder:
-    """Walks the modules; `spikes` and `residual` are the tensors that the next module reads."""
+class Folder:
+    """Appends stages; `spikes` and `residual` are the tensors that the next module reads.
 
-    def __init__(self, model: SpikeVideoFormer, fuse_repconv: bool) -> None:
-        self.model, self.fuse = model, fuse_repconv
-        self.device = next(model.parameters()).device
+    `neuron`: what fires on the residual stream. `largest`: of tensors of integer spikes, what 1.0 of the model is.
+    """
+
+    def __init__(self, neuron: NeuronConfig) -> None:
+        self.neuron = neuron
         self.stages: list[FloatStage] = []
         self.spikes = PIXELS
         self.residual: str | None = None
+        self.largest: dict[str, int] = {}
+
+    def add(self, name: str, kind: str, inputs: tuple[str, ...], **fields: object) -> str:
+        """Append a stage; returns the name of what it makes beside the residual."""
+        stage = FloatStage(name=name, kind=kind, inputs=inputs, **fields)  # type: ignore[arg-type]
+        self.stages.append(stage)
+        made = stage.outputs
+        if stage.neuron is not None:
+            self.largest[made["spikes"]] = stage.neuron.levels
+        return next((name for kind, name in made.items() if kind != "residual"), f"{name}.residual")
+
+    def conv(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> str:
+        """A convolution, of the same size unless `fields` say otherwise; what it makes."""
+        weight, bias = weights
+        fields = {"padding": weight.shape[2] // 2, **fields}
+        return self.add(name, "conv", (source,), weight=weight / self.largest.get(source, 1), bias=bias, **fields)
+
+    def onto_stream(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> None:
+        """A convolution whose result is added to the residual stream, and the neuron that reads the sum."""
+        fields = {"mode": "residual", "keep": True, "neuron": self.neuron, **fields}
+        self.spikes = self.conv(name, source, weights, shortcut=self.residual, **fields)
+        self.residual = f"{name}.residual"
+
+    def new_stream(
+        self, name: str, weights: tuple[Tensor, Tensor], *, mean: tuple[float, ...], std: tuple[float, ...],
+        **fields: object
+    ) -> None:
+        """A convolution whose result is a residual stream of its own; `mean`, `std` of pixels, if it is of pixels."""
+        pad = None
+        if self.spikes == PIXELS:
+            *folded, pad = fold_pixels(*weights, mean, std)
+            weights = (folded[0], folded[1])
+        self.residual = None
+        self.onto_stream(name, self.spikes, weights, pad=pad, **fields)
+
+    def depthwise(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> str:
+        """A depthwise convolution, to planes unless `fields` say otherwise; what it makes."""
+        weight, bias = weights
+        fields = {"mode": "planes", "padding": weight.shape[2] // 2, **fields}
+        return self.add(name, "depthwise", (source,), weight=weight / self.largest.get(source, 1), bias=bias, **fields)
+
+    def pool_last(self, neuron: NeuronConfig) -> None:
+        """Let the last stage onto the stream sum over space as well, and `neuron` fire on the mean."""
+        last = self.stages[-1]
+        self.stages[-1] = replace(last, pool=True, keep=False, neuron=neuron)
+        self.largest[last.outputs["spikes"]] = neuron.levels
+
+    def finish(self) -> list[FloatStage]:
+        """The stages, without residual tensors that nobody reads."""
+        read = {name for stage in self.stages for name in (stage.shortcut, *stage.inputs)}
+        read.add(f"{self.stages[-1].name}.residual")
+        return [replace(s, keep=s.keep and f"{s.name}.residual" in read) for s in self.stages]
+
+
+class _Folder(Folder):
+    """Walks the modules of a SpikeVideoFormer."""
+
+    def __init__(self, model: SpikeVideoFormer, fuse_repconv: bool) -> None:
+        super().__init__(model.config.neuron)
+        self.model, self.fuse = model, fuse_repconv
+        self.device = next(model.parameters()).device
         self.levels: dict[str, str] = {}  # module -> spikes of the stream at its end
-        self.largest: dict[str, int] = {}  # integer spikes -> what 1.0 of the model is
 
     def run(self) -> list[FloatStage]:
         modules = self.model.stages()
@@ -201,36 +281,13 @@ class _Folder:
             self.pyramid(self.model.head)
         else:
             self.head(self.model.head)
-        return self._without_unread()
-
-    def add(self, name: str, kind: str, inputs: tuple[str, ...], **fields: object) -> str:
-        """Append a stage; returns the name of what it makes beside the residual."""
-        stage = FloatStage(name=name, kind=kind, inputs=inputs, **fields)  # type: ignore[arg-type]
-        self.stages.append(stage)
-        made = stage.outputs
-        if stage.neuron is not None:
-            self.largest[made["spikes"]] = stage.neuron.levels
-        return next((name for kind, name in made.items() if kind != "residual"), f"{name}.residual")
-
-    def conv(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> str:
-        weight, bias = weights
-        fields = {"padding": weight.shape[2] // 2, **fields}
-        return self.add(name, "conv", (source,), weight=weight / self.largest.get(source, 1), bias=bias, **fields)
-
-    def onto_stream(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> None:
-        """A convolution whose result is added to the residual stream, and the neuron that reads the sum."""
-        fields = {"mode": "residual", "keep": True, "neuron": self.model.config.neuron, **fields}
-        self.spikes = self.conv(name, source, weights, shortcut=self.residual, **fields)
-        self.residual = f"{name}.residual"
+        return self.finish()
 
     def downsample(self, name: str, module: DownSampling) -> None:
-        weights, pad = conv_norm(module.encode_conv, module.encode_bn), None
         config = self.model.config
-        if self.spikes == PIXELS:
-            *folded, pad = fold_pixels(*weights, config.pixel_mean, config.pixel_std)
-            weights = (folded[0], folded[1])
-        self.residual = None
-        self.onto_stream(name, self.spikes, weights, stride=module.encode_conv.stride[0], pad=pad)
+        self.new_stream(
+            name, conv_norm(module.encode_conv, module.encode_bn), mean=config.pixel_mean, std=config.pixel_std,
+            stride=module.encode_conv.stride[0])
 
     def conv_block(self, name: str, module: MSConvBlock) -> None:
         self.separable(f"{name}.Conv", module.Conv)
@@ -243,12 +300,6 @@ class _Folder:
             f"{name}.pwconv1", self.spikes, conv_norm(module.pwconv1, module.bn1), neuron=module.lif2.config)
         planes = self.depthwise(f"{name}.dwconv", hidden, conv_norm(module.dwconv))
         self.onto_stream(f"{name}.pwconv2", planes, conv_norm(module.pwconv2, module.bn2))
-
-    def depthwise(self, name: str, source: str, weights: tuple[Tensor, Tensor]) -> str:
-        weight, bias = weights
-        return self.add(
-            name, "depthwise", (source,), weight=weight / self.largest.get(source, 1), bias=bias,
-            padding=weight.shape[2] // 2, mode="planes")
 
     def repconv(self, name: str, source: str, module: nn.Module) -> tuple[str, str, tuple[Tensor, Tensor]]:
         """What precedes the last convolution of a RepConv: (its name, its input, its weight and bias)."""
@@ -318,8 +369,7 @@ class _Folder:
 
     def head(self, linear: nn.Linear) -> None:
         """The last stage onto the stream also sums over space; then the linear layer, of every frame for poses."""
-        last = self.stages[-1]
-        self.stages[-1] = replace(last, pool=True, keep=False, neuron=self.model.lif.config)
+        self.pool_last(self.model.lif.config)
         fields: dict[str, object] = {"mode": "logits"} if self.model.config.head == "class" else OUTPUT
         self.conv("head", self.spikes, conv_norm(linear), **fields)
 
@@ -341,11 +391,6 @@ class _Folder:
         config = module.get_submodule(name).config
         assert isinstance(config, NeuronConfig)
         return config
-
-    def _without_unread(self) -> list[FloatStage]:
-        read = {name for stage in self.stages for name in (stage.shortcut, *stage.inputs)}
-        read.add(f"{self.stages[-1].name}.residual")
-        return [replace(s, keep=s.keep and f"{s.name}.residual" in read) for s in self.stages]
 
 
 def _modules(sequence: nn.Module) -> list[nn.Module]:

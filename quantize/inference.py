@@ -12,12 +12,13 @@ from spikeloom.network import Network
 from .models import SpikeVideoFormer
 from .quantizer import as_outputs
 from .reference import Reference
+from .relatives import Relative
 from .tasks import Predict
 
 __all__ = ["integer_predictor", "predictor", "to_input"]
 
 
-def to_input(model: SpikeVideoFormer, clips: NDArray[np.uint8] | Tensor) -> Tensor:
+def to_input(model: SpikeVideoFormer | Relative, clips: NDArray[np.uint8] | Tensor) -> Tensor:
     """``uint8[B, T, H, W, 3] -> float32[T, B, 3, H, W]``, normalised."""
     return model.normalise(torch.as_tensor(clips)).transpose(0, 1).contiguous()
 

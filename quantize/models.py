@@ -17,7 +17,7 @@ Module structure and ``state_dict`` keys are those of the released classificatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from .heads import HEADS, LEVELS, Pyramid, check_pyramid
 from .layers import ATTENTIONS, DESIGNS, DownSampling, MSBlock, MSConvBlock
 from .neurons import LIF, NeuronConfig
 
-__all__ = ["CONFIGS", "SpikeVideoFormer", "SpikeVideoFormerConfig", "build", "named_config"]
+__all__ = ["CONFIGS", "SpikeVideoFormer", "SpikeVideoFormerConfig", "build", "named_config", "normalised"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -397,9 +397,7 @@ class SpikeVideoFormer(nn.Module):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Network input from ``uint8[..., H, W, in_channels]``: ``float32[..., in_channels, H, W]``."""
-        mean = torch.tensor(self.config.pixel_mean, device=pixels.device)
-        std = torch.tensor(self.config.pixel_std, device=pixels.device)
-        return ((pixels.float() / 255 - mean) / std).movedim(-1, -3)
+        return normalised(pixels, self.config.pixel_mean, self.config.pixel_std)
 
     def features(self, x: Tensor) -> Tensor:
         """Membrane stream before the head, ``float[T, B, widths[3], h, w]``."""
@@ -429,6 +427,12 @@ class SpikeVideoFormer(nn.Module):
     def split(self, logits: Tensor) -> dict[str, Tensor]:
         """Task name -> its logits ``[..., n]``, from ``[..., classes]``."""
         return {name: logits[..., part] for name, part in self.config.task_slices.items()}
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``uint8[..., H, W, C]`` to ``float32[..., C, H, W]``, ``(pixels / 255 - mean) / std`` per channel."""
+    means, stds = (torch.tensor(values, device=pixels.device) for values in (mean, std))
+    return ((pixels.float() / 255 - means) / stds).movedim(-1, -3)
 
 
 def build(name: str) -> SpikeVideoFormer:

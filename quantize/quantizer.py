@@ -1,4 +1,4 @@
-"""SpikeVideoFormer + calibration clips -> integer network.
+"""SpikeVideoFormer or a relative + calibration clips -> integer network.
 
 ::
 
@@ -48,6 +48,7 @@ from .formats import Formats, Step, choose_formats
 from .models import SpikeVideoFormer
 from .neurons import NeuronConfig
 from .reference import Reference
+from .relatives import Relative
 from .report import QuantizationReport, compare
 
 SMALLEST_SCALE = 2.0 ** -(CURRENT_BITS - 4)
@@ -55,7 +56,7 @@ SMALLEST_SCALE = 2.0 ** -(CURRENT_BITS - 4)
 
 
 def quantize(
-    model: SpikeVideoFormer,
+    model: SpikeVideoFormer | Relative,
     clips: NDArray[np.uint8] | Tensor,
     *,
     fuse_repconv: bool = True,
@@ -68,7 +69,7 @@ def quantize(
     """Quantise `model`, which is used in evaluation mode and not changed.
 
     Args:
-        model: Trained network.
+        model: Trained network of a class that `folding.fold` knows.
         clips: Calibration clips uint8[N, T, H, W, 3]; T, H and W become those of the integer network.
         fuse_repconv: Fuse every RepConv into one dense 3x3 convolution, else keep three convolutions.
         bias_correction: Correct biases for the mean effect of rounding weights.
@@ -137,7 +138,7 @@ def as_outputs(network: Network, values: Tensor) -> Tensor:
 
 
 def _metadata(
-    model: SpikeVideoFormer, network: Network, class_names: Sequence[str] | None, clips: int
+    model: SpikeVideoFormer | Relative, network: Network, class_names: Sequence[str] | None, clips: int
 ) -> dict[str, Any]:
     source, config = network.tensors[network.input], model.config
     slices = config.task_slices if config.head == "class" else {}

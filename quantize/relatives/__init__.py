@@ -6,7 +6,8 @@ module says which ones are missing, and `spikeloom quantize` refuses by naming t
 
 from __future__ import annotations
 
+from .common import Relative, RelativeConfig
 from .v1 import SpikeDrivenTransformerV1, V1Config
 from .v3 import ESpikeFormer, V3Config
 
-__all__ = ["ESpikeFormer", "SpikeDrivenTransformerV1", "V1Config", "V3Config"]
+__all__ = ["ESpikeFormer", "Relative", "RelativeConfig", "SpikeDrivenTransformerV1", "V1Config", "V3Config"]

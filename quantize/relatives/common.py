@@ -1,14 +1,69 @@
-"""What the configurations of all relatives check alike."""
+"""What all relatives share: fields of their configurations, and how pixels become their input."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from ..models import IMAGENET_MEAN, IMAGENET_STD, normalised
 
 Config = TypeVar("Config")
 
-__all__ = ["check_positive", "from_dict"]
+__all__ = ["Relative", "RelativeConfig", "check_positive", "from_dict"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeConfig:
+    """Fields that all relatives have, named as those of SpikeVideoFormer's configuration.
+
+    Attributes:
+        in_channels, height, width, frames, classes: Of the clip, and logits.
+        pixel_mean, pixel_std: Per channel, for pixels scaled to 0..1: the input is ``(pixel / 255 - mean) / std``.
+
+    Raises:
+        ValueError: A field is out of range.
+    """
+
+    head: ClassVar[str] = "class"
+
+    in_channels: int = 3
+    height: int = 224
+    width: int = 224
+    frames: int = 1
+    classes: int = 1000
+    pixel_mean: tuple[float, ...] = IMAGENET_MEAN
+    pixel_std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        check_positive(self, "in_channels", "height", "width", "frames", "classes")
+        for name in ("pixel_mean", "pixel_std"):
+            if len(getattr(self, name)) != self.in_channels:
+                raise ValueError(f"`{name}` must have {self.in_channels} values, not `{getattr(self, name)!r}`")
+        if any(value <= 0 for value in self.pixel_std):
+            raise ValueError(f"`pixel_std` must be positive, not `{self.pixel_std!r}`")
+
+    @property
+    def task_slices(self) -> dict[str, slice]:
+        """Task name -> its logits."""
+        return {"class": slice(0, self.classes)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; read back by the class's `from_dict`."""
+        return asdict(self)
+
+
+class Relative(nn.Module):
+    """Base of the relatives: a module with a configuration that takes normalised pixels."""
+
+    config: Any
+    """A :class:`RelativeConfig`, of the class that goes with the module's."""
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Network input from ``uint8[..., H, W, in_channels]``: ``float32[..., in_channels, H, W]``."""
+        return normalised(pixels, self.config.pixel_mean, self.config.pixel_std)
 
 
 def check_positive(config: object, *names: str) -> None:

@@ -25,7 +25,7 @@ model/spikeformer.py), read for names, shapes and order of operations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ..layers import per_frame
 from ..neurons import LIF, NeuronConfig
-from .common import check_positive, from_dict
+from .common import Relative, RelativeConfig, check_positive, from_dict
 
 __all__ = ["SpikeDrivenTransformerV1", "V1Config"]
 
@@ -41,7 +41,7 @@ GATE_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class V1Config:
+class V1Config(RelativeConfig):
     """Shape of a :class:`SpikeDrivenTransformerV1`. Defaults are those of "8-512" for ImageNet.
 
     Attributes:
@@ -50,10 +50,10 @@ class V1Config:
         heads: Attention heads, without effect on numbers.
         mlp_ratio: Inner width over width of the MLPs.
         pooling: Which of the four convolutions of `patch_embed` a max-pool of stride 2 follows.
-        in_channels, height, width: Of the images.
         frames: Time steps; the released code repeats the image.
-        classes: Logits.
         neuron: All neurons; the gate's threshold is half of theirs.
+
+    The others are those of :class:`RelativeConfig`.
 
     Raises:
         ValueError: A field is out of range.
@@ -64,24 +64,16 @@ class V1Config:
     heads: int = 8
     mlp_ratio: int = 4
     pooling: tuple[bool, bool, bool, bool] = (True, True, True, True)
-    in_channels: int = 3
-    height: int = 224
-    width: int = 224
     frames: int = 4
-    classes: int = 1000
     neuron: NeuronConfig = field(default_factory=NeuronConfig)
 
     def __post_init__(self) -> None:
-        check_positive(
-            self, "dim", "depth", "heads", "mlp_ratio", "in_channels", "height", "width", "frames", "classes")
+        super().__post_init__()
+        check_positive(self, "dim", "depth", "heads", "mlp_ratio")
         if self.dim % 8 or self.dim % self.heads:
             raise ValueError(f"`dim` must be divisible by 8 and by {self.heads} heads, not `{self.dim!r}`")
         if len(self.pooling) != 4:
             raise ValueError(f"`pooling` must be four flags, not `{self.pooling!r}`")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; read back by :meth:`from_dict`."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> V1Config:
@@ -176,7 +168,7 @@ class Block(nn.Module):
         return self.mlp(x + self.attn(x))
 
 
-class SpikeDrivenTransformerV1(nn.Module):
+class SpikeDrivenTransformerV1(Relative):
     """``forward(x: float[T, B, in_channels, H, W]) -> float[B, classes]``."""
 
     def __init__(self, config: V1Config) -> None:

@@ -22,20 +22,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import per_frame
-from .common import check_positive, from_dict
+from .common import Relative, RelativeConfig, check_positive, from_dict
 
 __all__ = ["ESpikeFormer", "IntegerSpike", "V3Config"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class V3Config:
+class V3Config(RelativeConfig):
     """Shape of an :class:`ESpikeFormer`. Defaults are those of the 19M network.
 
     Attributes:
@@ -48,7 +48,8 @@ class V3Config:
             blocks, and of those of transformer blocks.
         strides: Of downsample1_1, 1_2, 2, 3, 4.
         levels: Largest integer spike.
-        in_channels, height, width, frames, classes: Of the clip, and logits.
+
+    The others are those of :class:`RelativeConfig`.
 
     Raises:
         ValueError: A field is out of range.
@@ -66,24 +67,16 @@ class V3Config:
     block_kernel: int = 3
     strides: tuple[int, int, int, int, int] = (2, 2, 2, 2, 1)
     levels: int = 4
-    in_channels: int = 3
-    height: int = 224
-    width: int = 224
-    frames: int = 1
-    classes: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive(
             self, "heads", "mlp_ratio", "conv_ratio", "sep_ratio", "value_ratio", "stem_kernel", "sep_kernel",
-            "block_kernel", "levels", "in_channels", "height", "width", "frames", "classes")
+            "block_kernel", "levels")
         if len(self.widths) != 4 or self.widths[0] % 2 or any(w % self.heads for w in self.widths[2:]):
             raise ValueError(
                 f"`widths` must be four, the first even, the last two divisible by {self.heads} heads, not "
                 f"`{self.widths!r}`")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; read back by :meth:`from_dict`."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> V3Config:
@@ -211,7 +204,7 @@ class DownSampling(nn.Module):
         return self.encode_bn(self.encode_conv(x if self.encode_spike is None else self.encode_spike(x)))
 
 
-class ESpikeFormer(nn.Module):
+class ESpikeFormer(Relative):
     """``forward(x: float[T, B, in_channels, H, W]) -> float[B, classes]``, the mean over frames."""
 
     def __init__(self, config: V3Config) -> None:
