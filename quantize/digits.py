@@ -19,14 +19,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .clips import SPLITS, GeneratedClips
+
 __all__ = ["DIRECTIONS", "SPLITS", "SPLIT_SEED", "SPLIT_SIZES", "DigitClips", "ink", "scans"]
 
 DIRECTIONS = ("right", "left", "down", "up")
-SPLITS = ("train", "val", "test")
 SPLIT_SEED = 20250
 SPLIT_SIZES = (1300, 97, 400)
 _STEPS = np.array([[0, 1], [0, -1], [1, 0], [-1, 0]], dtype=np.float32)  # (dy, dx) of DIRECTIONS
@@ -73,38 +75,25 @@ def ink(images: Floats, scale: Floats, centre: Floats, size: int) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitClips:
+class DigitClips(GeneratedClips):
     """Generator of clips; every setting in pixels, frames or grey levels (0..255).
 
     Attributes
     ----------
-    size, frames : int
-        Height = width and length of a clip.
     scale : (float, float)
         Enlargement of the 8x8 scan, drawn for height and width apart.
     speed : (float, float)
         Pixels per frame.
     offset : float
         Largest distance of the middle of the path from the middle of the frame, per axis.
-    clutter : int
-        Small static rectangles of background colour variation per clip.
-    noise : float
-        Standard deviation of the noise, fresh in each frame.
     """
 
-    size: int = 32
-    frames: int = 8
     scale: tuple[float, float] = (1.9, 2.4)
     speed: tuple[float, float] = (0.8, 2.0)
     offset: float = 4.0
     clutter: int = 3
-    noise: float = 5.0
 
-    def __post_init__(self) -> None:
-        if self.size < 16:
-            raise ValueError(f"`size` must be at least 16, not `{self.size!r}`")
-        if self.frames < 2:
-            raise ValueError(f"`frames` must be at least 2, not `{self.frames!r}`")
+    LEAST: ClassVar[dict[str, int]] = {"size": 16, "frames": 2}
 
     def clip(self, index: int, split: str = "test", seed: int = 0) -> tuple[NDArray[np.uint8], int, int]:
         """One clip: frames ``uint8[T, H, W, 3]``, digit 0..9, direction (index into :data:`DIRECTIONS`)."""
@@ -123,8 +112,7 @@ class DigitClips:
         ValueError
             For an unknown split, a negative index or a negative seed.
         """
-        if seed < 0 or any(i < 0 for i in indices):
-            raise ValueError(f"`indices` and `seed` must not be negative, not `{indices!r}`, `{seed!r}`")
+        self.check(indices, split, seed)
         images, digits = scans(split)
         drawn = [self._draw(int(i), split, seed) for i in indices]
         chosen = np.array([int(i) % len(digits) for i in indices], dtype=np.int64)

@@ -11,13 +11,14 @@ A pixel belongs to the uppermost shape that covers at least half of it; a digit 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .digits import SPLITS, ink, scans
-from .drawing import backdrop, ellipse, finish, paint, rectangle, scenery
+from .clips import SPLITS, GeneratedClips
+from .digits import ink, scans
+from .drawing import ellipse, finish, paint, rectangle, scenery
 
 __all__ = ["CLASSES", "MaskClips"]
 
@@ -28,13 +29,11 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskClips:
+class MaskClips(GeneratedClips):
     """Generator of clips.
 
     Attributes
     ----------
-    size, frames : int
-        Height = width in pixels and length of a clip.
     scale : (float, float)
         Enlargement of the 8x8 scan, drawn for height and width apart.
     half : (float, float)
@@ -43,26 +42,14 @@ class MaskClips:
         Pixels per frame.
     spin : float
         Largest turn of rectangles and ellipses, radians per frame.
-    clutter : int
-        Static boxes of background colour variation per clip.
-    noise : float
-        Standard deviation of the noise, fresh in each frame, grey levels.
     """
 
-    size: int = 32
-    frames: int = 8
     scale: tuple[float, float] = (1.9, 2.5)
     half: tuple[float, float] = (3.5, 6.0)
     speed: tuple[float, float] = (0.3, 1.5)
     spin: float = 0.15
-    clutter: int = 4
-    noise: float = 5.0
 
-    def __post_init__(self) -> None:
-        if self.size < 24:
-            raise ValueError(f"`size` must be at least 24, not `{self.size!r}`")
-        if self.frames < 1:
-            raise ValueError(f"`frames` must be at least 1, not `{self.frames!r}`")
+    LEAST: ClassVar[dict[str, int]] = {"size": 24, "frames": 1}
 
     def batch(
         self, indices: list[int] | range, split: str = "test", seed: int = 0
@@ -76,14 +63,12 @@ class MaskClips:
         ValueError
             For an unknown split, a negative index or a negative seed.
         """
+        self.check(indices, split, seed)
         images, _ = scans(split)
-        if seed < 0 or any(i < 0 for i in indices):
-            raise ValueError(f"`indices` and `seed` must not be negative, not `{indices!r}`, `{seed!r}`")
         drawn = [self._draw(int(i), split, seed) for i in indices]
-        stacked = {key: np.stack([d[key] for d in drawn]) for key in drawn[0] if key != "scenery"}
+        stacked, frames = self.scenes(drawn)
         chosen = images[[int(i) % len(images) for i in indices]]
         cover = self._cover(chosen, stacked)
-        frames = np.stack([backdrop(d["scenery"], self.size) for d in drawn])[:, None].repeat(self.frames, axis=1)
         classes = np.zeros(cover[0].shape, np.uint8)
         clips = np.arange(len(drawn))
         for kinds in stacked["order"].T:

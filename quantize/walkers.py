@@ -52,13 +52,11 @@ Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkerClips:
+class WalkerClips(GeneratedClips):
     """Generator of clips.
 
     Attributes
     ----------
-    size, frames : int
-        Height = width in pixels and length of a clip.
     height : (float, float)
         Of the figure, over the size of the frame.
     speed : (float, float)
@@ -67,26 +65,12 @@ class WalkerClips:
         Largest distance of the middle of the path from the middle of the frame, over its size, per axis.
     turn : float
         Largest turn of the figure out of the picture's plane, radians.
-    clutter : int
-        Static boxes of background colour variation per clip.
-    noise : float
-        Standard deviation of the noise, fresh in each frame, grey levels.
     """
 
-    size: int = 32
-    frames: int = 8
     height: tuple[float, float] = (0.7, 0.9)
     speed: tuple[float, float] = (0.25, 0.65)
     offset: float = 0.1
     turn: float = 0.6
-    clutter: int = 4
-    noise: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.size < 16:
-            raise ValueError(f"`size` must be at least 16, not `{self.size!r}`")
-        if self.frames < 1:
-            raise ValueError(f"`frames` must be at least 1, not `{self.frames!r}`")
 
     def batch(
         self, indices: list[int] | range, split: str = "test", seed: int = 0
@@ -101,14 +85,10 @@ class WalkerClips:
         ValueError
             For an unknown split, a negative index or a negative seed.
         """
-        if split not in SPLITS:
-            raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, not `{split!r}`")
-        if seed < 0 or any(i < 0 for i in indices):
-            raise ValueError(f"`indices` and `seed` must not be negative, not `{indices!r}`, `{seed!r}`")
+        self.check(indices, split, seed)
         drawn = [self._draw(int(i), split, seed) for i in indices]
-        stacked = {key: np.stack([d[key] for d in drawn]) for key in drawn[0] if key != "scenery"}
+        stacked, frames = self.scenes(drawn)
         joints = self._joints(stacked)
-        frames = np.stack([backdrop(d["scenery"], self.size) for d in drawn])[:, None].repeat(self.frames, axis=1)
         self._paint(frames, joints, stacked)
         return finish(frames, stacked["noise"]), ((joints + 0.5) / self.size).astype(np.float32)
 

@@ -56,7 +56,7 @@ def run_bench(
     parameters: Mapping[str, Any] | None = None,
     seed: int = 1,
     tests: str | None = None,
-    timeout: float = 120.0,
+    timeout: float = 900.0,
     wave: Path | None = None,
     ports: Any = None,
     progress: Progress | None = None,

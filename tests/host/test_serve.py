@@ -74,7 +74,7 @@ def server(rig: Rig) -> Iterator[Server]:
 
 def get(url: str, **headers: str) -> tuple[int, bytes, Any]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=120) as answer:
             return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
@@ -82,7 +82,7 @@ def get(url: str, **headers: str) -> tuple[int, bytes, Any]:
 
 def event(server: Server) -> dict[str, Any]:
     """The first event that a page hears."""
-    with urllib.request.urlopen(server.url + "events", timeout=10) as answer:
+    with urllib.request.urlopen(server.url + "events", timeout=120) as answer:
         line = answer.readline()
     assert line.startswith(b"data: ")
     return json.loads(line[len(b"data: "):])
@@ -128,7 +128,7 @@ def test_slow_pages_hold_nothing_up(rig: Rig, server: Server) -> None:
     """A page that reads nothing, and then one more than there may be."""
     held = []
     for _ in range(serve.MOST_LISTENERS):
-        connection = HTTPConnection("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/")), timeout=10)
+        connection = HTTPConnection("127.0.0.1", int(server.url.rsplit(":", 1)[1].strip("/")), timeout=120)
         connection.request("GET", "/events")
         held.append(connection.getresponse())
         assert held[-1].status == 200

@@ -21,7 +21,7 @@ def test_tiny_machine_runs_a_clip(tmp_path):
     for region, data in (("program", program.image), ("input", program.pack_input(clip))):
         memory[bases[region]:bases[region] + len(data)] = np.frombuffer(data, np.uint8)
     (tmp_path / "memory.bin").write_bytes(memory.tobytes())
-    run_bench(Accelerator(config), "spikeloom.sim.benches.accelerator", name="spikeloom", timeout=300.0, parameters={
+    run_bench(Accelerator(config), "spikeloom.sim.benches.accelerator", name="spikeloom", parameters={
         "folder": str(tmp_path), "bases": bases, "stall": 0.2, "max_cycles": 300_000})
     after = (tmp_path / "after.bin").read_bytes()
 

@@ -1,7 +1,6 @@
 """The bench runner and the helpers of benches, on a FIFO between two streams."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -49,11 +48,8 @@ def test_a_right_component_passes(stall):
 def test_the_second_run_takes_the_build_from_the_cache():
     run()
     said = []
-    started = time.monotonic()
-    result = run(seed=2, progress=said.append)
+    run(seed=2, progress=said.append)
     assert said == ["cached"]
-    assert result.build_seconds < 1
-    assert time.monotonic() - started < 10
 
 
 def test_a_difference_names_index_cycle_and_both_values():

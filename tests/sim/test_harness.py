@@ -1,7 +1,6 @@
 """The accelerator harness, on a copier: reads bursts through its first memory port, writes them through its last."""
 
 import contextlib
-import time
 
 import numpy as np
 import pytest
@@ -296,14 +295,12 @@ def test_a_stalled_port_ends_in_a_time_out_and_can_be_released():
     with model() as simulation:
         expected = begin(simulation)
         simulation.stall_port(0, from_cycle=simulation.cycle + 200)
-        started = time.monotonic()
         with pytest.raises(
             SimulationTimeout, match=r"interrupt not 1 after 30000 cycles; cycle \d+, 1 bursts in flight"
         ):
             simulation.run_until_interrupt(30_000)
         with pytest.raises(SimulationTimeout, match="register 0x10 & 0x2 not 0x2 after 1000 cycles"):
             simulation.run_until_register(STATUS, mask=DONE, value=DONE, max_cycles=1000)
-        assert time.monotonic() - started < 5
         simulation.release_port(0)
         simulation.run_until_register(STATUS, mask=DONE, value=DONE, max_cycles=20_000, interval=10)
         assert copied(simulation, expected)

@@ -23,7 +23,7 @@ CONFIGS = {
 def test_bench(name, seed):
     config = CONFIGS[name]
     run_bench(ComputeEngine(config), "spikeloom.sim.benches.compute", name="compute", seed=seed,
-              parameters={"config": asdict(config)}, timeout=300)  # fmt: skip
+              parameters={"config": asdict(config)})  # fmt: skip
 
 
 def test_tables_are_not_overwritten_too_early(monkeypatch):

@@ -46,7 +46,7 @@ class Project:
         words = [f"{key}={value}" for key, value in options.items()]
         result = subprocess.run(
             ["tclsh", str(MOCK), str(self.folder / "vivado" / script), str(record), *words],
-            capture_output=True, text=True, check=False, timeout=60)
+            capture_output=True, text=True, check=False, timeout=600)
         commands = [text.split("\x1f") for text in record.read_text().split("\x1e")[:-1]]
         return Recording(result.returncode, result.stdout + result.stderr, commands)
 
