@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .digits import SPLITS
-from .drawing import backdrop, capsule, finish, paint, scenery
+from .clips import SPLITS, GeneratedClips
+from .drawing import capsule, finish, paint, scenery
 
 __all__ = ["BONES", "JOINTS", "WalkerClips"]
 
