@@ -4,7 +4,7 @@
 #   make test       what every change must pass          make test-all   everything, slow tests as well
 #   make lint       ruff, pyright, Verilator             make bench      speed of simulator and schedule
 #   make pynq-env   the environment with PYNQ for tests of the board; test and test-all make it
-#   make accuracy   accuracy of float, int8 and int4 networks, docs/accuracy.md
+#   make accuracy   accuracy of float, int8 and int4 networks, ablations, energy by the paper's method: docs/accuracy.md
 #   make clean      build products; make distclean: .venv as well
 
 PYTHON ?= python3
@@ -73,7 +73,7 @@ bench-full: $(STAMP)
 	$(BIN)/python -m spikeloom.sim.bench --network $(NETWORK) --presets zcu104 --video $(VIDEO) \
 		$(if $(FRAMES),--frames $(FRAMES)) --out docs/performance-$(NETWORK)$(if $(FRAMES),-$(FRAMES)).md
 
-# make accuracy: every row of docs/accuracy.md that is missing, about three hours; ROWS='digits-*': only those.
+# make accuracy: every row of docs/accuracy.md that is missing (the page says how long it took); ROWS='digits-*': only those.
 accuracy: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m spikeloom.quantize.accuracy --out docs/accuracy.md $(if $(ROWS),--rows '$(ROWS)')
 

@@ -68,6 +68,8 @@ def count(network: Network, tensors: Mapping[str, Any]) -> list[OperatorEnergy]:
 def energy_model(network: Network, clips: NDArray[Any], directory: str | Path | None = None) -> dict[str, Any]:
     """Model the energy of `clips` uint8[N, T, H, W, 3]; written to `directory/energy_model.json` if given.
 
+    `firing_rates` are spikes per neuron and frame, of every tensor of spikes; an integer spike p counts as p.
+
     Raises:
         ValueError: There is no clip, or it does not fit the network.
     """
@@ -75,11 +77,15 @@ def energy_model(network: Network, clips: NDArray[Any], directory: str | Path | 
         raise ValueError("`clips` must not be empty")
     reference = Reference(network)
     sums: dict[str, list[int]] = {operator.name: [0, 0, 0] for operator in network.operators}
+    rates = dict.fromkeys((name for name, tensor in network.tensors.items() if tensor.kind in SPIKING), 0.0)
     for clip in clips:
-        for part in count(network, reference.run(clip)):
+        tensors = reference.run(clip)
+        for part in count(network, tensors):
             for i, value in enumerate((part.accumulates, part.macs, part.twin_macs)):
                 sums[part.operator][i] += value
-    report = _report(network, sums, len(clips))
+        for name in rates:
+            rates[name] += float(np.mean(np.asarray(tensors[name]), dtype=np.float64)) / len(clips)
+    report = {**_report(network, sums, len(clips)), "firing_rates": rates}
     if directory is not None:
         path = Path(directory) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)

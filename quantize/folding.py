@@ -27,7 +27,6 @@ from spikeloom.network import NetworkError
 
 from .heads import LEVELS, Pyramid
 from .layers import (
-    DOT_SCALE,
     MSMLP,
     Attention,
     DownSampling,
@@ -342,7 +341,7 @@ class _Folder(Folder):
         for part in ("q", "k", "v"):
             last = self.repconv(f"{name}.{part}_conv", self.spikes, module.get_submodule(f"{part}_conv"))
             made[part] = self.conv(*last, neuron=self.neuron_of(module, f"{part}_lif"))
-        bipolar = module.attention == "hamming"
+        bipolar = module.bipolar
         largest = max(self.largest[spikes] for spikes in made.values())
         if largest > 1 and (bipolar or module.scope == "pixel"):
             raise NetworkError(f"operator {name}: Hamming attention and attention over time are defined on binary "
@@ -350,9 +349,10 @@ class _Folder(Folder):
         common: dict[str, object] = {"heads": module.heads, "bipolar": bipolar}
         if module.attn_bn is not None:
             scale, bias = batch_norm(module.attn_bn)
-            scale = scale / (2 * module.dim)
+            scale = scale / module.divisor
         else:
-            scale = torch.full((module.dim,), DOT_SCALE / largest ** 3, dtype=torch.float64, device=self.device)
+            factor = 1 / (module.divisor * largest ** 3)
+            scale = torch.full((module.dim,), factor, dtype=torch.float64, device=self.device)
             bias = torch.zeros_like(scale)
         stage: dict[str, object] = {
             **common, "scale": scale, "bias": bias, "neuron": self.neuron_of(module, "attn_lif")}

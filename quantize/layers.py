@@ -36,7 +36,14 @@ __all__ = [
     "hamming_attention",
 ]
 
-ATTENTIONS = ("hamming", "dot")
+ATTENTIONS = ("hamming", "dot", "hamming/2C", "hamming/8")
+"""Similarity of queries and keys, and what stands between the attention's sums and its neuron, C = channels:
+
+    hamming      1/2C, then batch norm (released network)
+    dot          1/8; threshold 0.5 (released)
+    hamming/2C   1/2C alone (ablation: batch norm takes a factor out again, so without it the factor sets the threshold)
+    hamming/8    1/8 alone (ablation)
+"""
 
 SCOPES = ("clip", "frame", "pixel")
 """Tokens that attend to each other: all of the clip, those of a frame, those of a pixel (from frame to frame)."""
@@ -56,7 +63,7 @@ spatial first, each module with a shortcut of its own; that factorised adds behi
 (1/2C, 1/8) are those of the joint attention.
 """
 
-DOT_SCALE = 0.125
+DOT_DIVISOR = 8
 DOT_THRESHOLD = 0.5
 
 
@@ -187,19 +194,19 @@ class RepConv(nn.Module):
         return self.body(x)
 
 
-def hamming_attention(q: Tensor, k: Tensor, v: Tensor, *, channels: int) -> Tensor:
-    """Spike-driven Hamming attention, ``(2Q-1) ((2K-1)^T V) / (2 C)``.
+def hamming_attention(q: Tensor, k: Tensor, v: Tensor, *, divisor: int) -> Tensor:
+    """Spike-driven Hamming attention, ``(2Q-1) ((2K-1)^T V) / divisor``.
 
     Spikes ``float[..., N, d]`` with values in {0, 1} and ``N`` tokens; result of the same shape.
-    ``C`` is the full width ``channels``, not the head's. The constant 1/2 of the paper's similarity is
-    dropped, as in the released code; the batch norm that follows absorbs it.
+    The released code's divisor is 2 C with the full width C, not the head's. The constant 1/2 of the paper's similarity
+    is dropped, as there; the batch norm that follows absorbs it.
     """
-    return (2 * q - 1) @ ((2 * k - 1).transpose(-2, -1) @ v) / (2 * channels)
+    return (2 * q - 1) @ ((2 * k - 1).transpose(-2, -1) @ v) / divisor
 
 
 def dot_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Spike-driven dot-product attention, ``Q (K^T V) / 8``; shapes of :func:`hamming_attention`."""
-    return q @ (k.transpose(-2, -1) @ v) * DOT_SCALE
+    return q @ (k.transpose(-2, -1) @ v) / DOT_DIVISOR
 
 
 class Attention(nn.Module):
@@ -213,7 +220,7 @@ class Attention(nn.Module):
     dim, heads : int
         Channels and heads; head ``h`` owns channels ``h * dim / heads ...`` consecutively.
     attention : str
-        ``"hamming"`` or ``"dot"``.
+        One of :data:`ATTENTIONS`.
     neuron : NeuronConfig
         All neurons; the threshold of the dot product's own neuron is halved.
     scope : str
@@ -228,9 +235,10 @@ class Attention(nn.Module):
         for name in ("q", "k", "v"):
             self.add_module(f"{name}_conv", nn.Sequential(RepConv(dim), nn.BatchNorm2d(dim)))
             self.add_module(f"{name}_lif", LIF(neuron))
-        hamming = attention == "hamming"
-        self.attn_bn = nn.BatchNorm2d(dim) if hamming else None
-        factor = 1.0 if hamming else DOT_THRESHOLD
+        self.bipolar = attention != "dot"
+        self.divisor = 2 * dim if attention in ("hamming", "hamming/2C") else DOT_DIVISOR
+        self.attn_bn = nn.BatchNorm2d(dim) if attention == "hamming" else None
+        factor = 1.0 if self.bipolar else DOT_THRESHOLD
         self.attn_lif = LIF(replace(neuron, threshold=neuron.threshold * factor))
 
     def project(self, name: str, spikes: Tensor) -> Tensor:
@@ -258,12 +266,9 @@ class Attention(nn.Module):
     def attend(self, spikes: Tensor) -> Tensor:
         """Spikes of the attention's neuron."""
         q, k, v = (self.tokens(self.project(name, spikes)) for name in ("q", "k", "v"))
-        if self.attn_bn is not None:
-            y = self.frames(hamming_attention(q, k, v, channels=self.dim), spikes.shape)
-            y = per_frame(self.attn_bn, y)
-        else:
-            y = self.frames(dot_attention(q, k, v), spikes.shape)
-        return self.attn_lif(y)
+        y = hamming_attention(q, k, v, divisor=self.divisor) if self.bipolar else dot_attention(q, k, v)
+        y = self.frames(y, spikes.shape)
+        return self.attn_lif(y if self.attn_bn is None else per_frame(self.attn_bn, y))
 
 
 class MSAttention(Attention):

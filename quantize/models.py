@@ -53,7 +53,7 @@ class SpikeVideoFormerConfig:
     strides : five ints
         Strides of downsample1_1, 1_2, 2, 3, 4.
     attention : str
-        ``"hamming"`` or ``"dot"``.
+        See :data:`spikeloom.quantize.layers.ATTENTIONS`.
     design : str
         Where attention looks in space and time, see :data:`spikeloom.quantize.layers.DESIGNS`. ``"spatial"`` makes
         ``neuron`` memoryless.

@@ -24,7 +24,8 @@ from spikeloom.quantize.reference import Reference
 
 MICRO = replace(named_config("micro"), frames=3, height=8, width=8)
 CLIPS = torch.randint(0, 256, (4, 3, 8, 8, 3), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
-CASES = [(design, attention) for design in DESIGNS for attention in ("hamming", "dot")]
+CASES = [*((design, attention) for design in DESIGNS for attention in ("hamming", "dot")),
+         ("joint", "hamming/2C"), ("factorised", "hamming/8")]
 
 
 def make(config: SpikeVideoFormerConfig) -> SpikeVideoFormer:
@@ -69,7 +70,7 @@ def test_folding_is_the_model_and_quantisation_is_close(design: str, attention: 
         if isinstance(operator, KeyValue):
             assert operator.per_frame == spatial
         if isinstance(operator, (KeyValue, Attend, TemporalAttend)):
-            assert operator.bipolar == (attention == "hamming")
+            assert operator.bipolar == (attention != "dot")
         if not isinstance(operator, KeyValue) and operator.neuron.lif is not None:
             assert (operator.neuron.lif.leak == "memoryless") == (design == "spatial")
     local = [layer.local for layer in report.layers if layer.local is not None]
@@ -127,6 +128,22 @@ def test_spatial_design_forgets_every_frame() -> None:
     x = model.normalise(CLIPS).movedim(1, 0)
     with torch.no_grad():
         torch.testing.assert_close(model(x), torch.stack([model(frame[None]) for frame in x]).mean(0))
+
+
+def test_batch_norm_takes_the_factor_out() -> None:
+    """Why the ablation of the factor has no batch norm: 1/8 and 1/2C are one network behind it, and two without."""
+    spikes = torch.rand(3, 2, 16, 4, 4, generator=torch.Generator().manual_seed(3)).round()
+    made = {}
+    for attention in ("hamming", "hamming/2C", "hamming/8"):
+        for divisor in (8, 32):
+            torch.manual_seed(2)
+            module = Attention(16, heads=2, attention=attention, neuron=NeuronConfig())
+            assert module.divisor == (8 if attention == "hamming/8" else 32)
+            module.divisor, module.attn_lif = divisor, nn.Identity()
+            made[attention, divisor] = module.attend(spikes)
+    torch.testing.assert_close(made["hamming", 8], made["hamming", 32], rtol=1e-2, atol=1e-3)  # its eps
+    torch.testing.assert_close(made["hamming/8", 8], 4 * made["hamming/2C", 32])
+    assert float(made["hamming/8", 8].detach().std()) > 0.1
 
 
 def test_errors() -> None:

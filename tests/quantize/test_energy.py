@@ -90,6 +90,10 @@ def test_report(tmp_path: Path) -> None:
     assert clip["energy_mj"] == pytest.approx(
         1e-9 * (ACCUMULATE_PJ * clip["accumulates"] + MULTIPLY_ACCUMULATE_PJ * clip["multiply_accumulates"]))
     assert clip["ratio"] == pytest.approx(clip["ann_twin_energy_mj"] / clip["energy_mj"])
+    fired = [Reference(network).run(clip) for clip in clips]
+    for name, rate in report["firing_rates"].items():
+        assert rate == pytest.approx(np.mean([tensors[name].double().mean() for tensors in fired])), name
+    assert set(report["firing_rates"]) == {n for n, t in network.tensors.items() if t.kind == "spikes"}
     single = energy_model(network, clips[:1])["per_clip"]
     assert single["ann_twin_multiply_accumulates"] == clip["ann_twin_multiply_accumulates"]
     with pytest.raises(ValueError, match="`clips` must not be empty"):

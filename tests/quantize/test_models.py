@@ -157,7 +157,7 @@ def test_hamming_attention_counts_bits() -> None:
     k_and_v = k.transpose(-2, -1) @ v
     m = 2 * k_and_v - v.sum(-2, keepdim=True)
     y = 2 * (q @ m) - m.sum(-2, keepdim=True)
-    assert torch.equal(hamming_attention(q, k, v, channels=16) * 32, y)
+    assert torch.equal(hamming_attention(q, k, v, divisor=32) * 32, y)
     assert torch.equal(dot_attention(q, k, v) * 8, q @ k_and_v)
 
 
@@ -196,7 +196,7 @@ def test_configuration_survives_json(name: str) -> None:
         ({"heads": (2, 2, 2)}, r"`heads` must divide the widths"),
         ({"heads": 3}, r"`heads` must divide the widths `\(16, 16\)`, not `3`"),
         ({"sep_kernel": 4}, r"`sep_kernel` must be odd and positive, not `4`"),
-        ({"attention": "soft"}, r"`attention` must be one of hamming, dot, not `'soft'`"),
+        ({"attention": "soft"}, r"`attention` must be one of hamming, dot, hamming/2C, hamming/8, not `'soft'`"),
         ({"height": 0}, r"`height` must be at least 1, not `0`"),
         ({"pixel_mean": (0.5,)}, r"`pixel_mean` must have 3 values, not `\(0.5,\)`"),
         ({"pixel_std": (0.5, 0.5, 0.0)}, r"`pixel_std` must be positive"),
