@@ -102,4 +102,4 @@ def _effort(results: Results) -> Iterator[str]:
             f"{sum(minutes):.0f} minutes in all; the zoo's networks came trained.")
     if len(minutes) < len(results):
         text += f" Not run: {', '.join(f'`{key}`' for key, found in results.items() if not found)}."
-    yield from textwrap.wrap(text, 118)
+    yield from textwrap.wrap(text, 118, break_on_hyphens=False)
