@@ -28,7 +28,7 @@ INTRODUCTION = """\
 
 <!-- written by `make accuracy`; do not edit -->
 
-On {clips:,} held-out clips of the test split, which no training and no choice of settings has seen. In square brackets
+On {clips:,} held-out clips of the test split, which no training has seen, nor any choice of settings but the ablation's. In square brackets
 95 % intervals: Wilson for accuracies, bootstrap over clips for the others. They know of the clips that were drawn, not
 of the spread between training runs, nor that clips show some scans of digits more than once. mpjpe and pa_mpjpe are
 errors, in per cent of the frame's size: less is better.
