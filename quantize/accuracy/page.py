@@ -28,10 +28,10 @@ INTRODUCTION = """\
 
 <!-- written by `make accuracy`; do not edit -->
 
-On {clips:,} held-out clips of the test split, which no training has seen, nor any choice of settings but the ablation's. In square brackets
-95 % intervals: Wilson for accuracies, bootstrap over clips for the others. They know of the clips that were drawn, not
-of the spread between training runs, nor that clips show some scans of digits more than once. mpjpe and pa_mpjpe are
-errors, in per cent of the frame's size: less is better.
+On {clips:,} held-out clips of the test split, which no training has seen, nor any choice of settings but that of the
+ablation. In square brackets 95 % intervals: Wilson for accuracies, bootstrap over clips for the others. They know of
+the clips that were drawn, not of the spread between training runs, nor that clips show some scans of digits more than
+once. mpjpe and pa_mpjpe are errors, in per cent of the frame's size: less is better.
 
 int8, int4: integer networks, bit for bit what the machine computes; int4 weights lie in [-7, 7] and run as int8. QAT:
 after 150 steps of quantisation-aware fine-tuning ([training.md](training.md)), which the float network has not had.
