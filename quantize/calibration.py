@@ -85,7 +85,7 @@ def key_value(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dtyp
     """K^T V of a stage: [B, heads, D, D], of every frame [T, B, heads, D, D]."""
     split = split_frames if stage.per_frame else split_heads
     key, value = (split(values[n].to(dtype), stage.heads) for n in stage.inputs)
-    return (2 * key - 1 if stage.bipolar else key).transpose(-2, -1) @ value
+    return (2 * key - stage.levels if stage.bipolar else key).transpose(-2, -1) @ value
 
 
 def accumulate(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
@@ -94,7 +94,7 @@ def accumulate(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dty
     if stage.kind == "attend":
         assert stage.scale is not None
         q = (split_frames if stage.per_frame else split_heads)(x.to(dtype), stage.heads)
-        y = (2 * q - 1 if stage.bipolar else q) @ values[stage.inputs[1]]
+        y = (2 * q - stage.levels if stage.bipolar else q) @ values[stage.inputs[1]]
         t, b, c, h, w = x.shape
         y = y.transpose(-2, -1)
         y = y.reshape(x.shape) if stage.per_frame else y.reshape(b, c, t, h, w).movedim(2, 0)

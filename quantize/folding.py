@@ -66,6 +66,7 @@ class FloatStage:
         scale: float64[C], attend and temporal only.
         pad: float64[3] codes around pixels.
         heads, bipolar: Of keyvalue, attend and temporal.
+        levels: Of the spikes that keyvalue and attend read.
         per_frame: Of keyvalue and attend: K^T V is one of each frame.
         mode: direct, residual, planes or logits.
         neuron: What fires on the value, None if nothing does.
@@ -85,6 +86,7 @@ class FloatStage:
     padding: int = 0
     heads: int = 1
     bipolar: bool = False
+    levels: int = 1
     per_frame: bool = False
     mode: str = "direct"
     neuron: NeuronConfig | None = None
@@ -343,13 +345,13 @@ class _Folder(Folder):
             made[part] = self.conv(*last, neuron=self.neuron_of(module, f"{part}_lif"))
         bipolar = module.bipolar
         largest = max(self.largest[spikes] for spikes in made.values())
-        if largest > 1 and (bipolar or module.scope == "pixel"):
-            raise NetworkError(f"operator {name}: Hamming attention and attention over time are defined on binary "
-                               f"spikes, not on integer spikes of {largest} levels; use `attention` dot in space")
-        common: dict[str, object] = {"heads": module.heads, "bipolar": bipolar}
+        if largest > 1 and module.scope == "pixel":
+            raise NetworkError(f"operator {name}: attention over time is of binary spikes, not of integer spikes of "
+                               f"{largest} levels; use a `design` without it")
+        common: dict[str, object] = {"heads": module.heads, "bipolar": bipolar, "levels": largest}
         if module.attn_bn is not None:
             scale, bias = batch_norm(module.attn_bn)
-            scale = scale / module.divisor
+            scale = scale / (module.divisor * largest ** 3)
         else:
             factor = 1 / (module.divisor * largest ** 3)
             scale = torch.full((module.dim,), factor, dtype=torch.float64, device=self.device)

@@ -197,9 +197,9 @@ class RepConv(nn.Module):
 def hamming_attention(q: Tensor, k: Tensor, v: Tensor, *, divisor: int) -> Tensor:
     """Spike-driven Hamming attention, ``(2Q-1) ((2K-1)^T V) / divisor``.
 
-    Spikes ``float[..., N, d]`` with values in {0, 1} and ``N`` tokens; result of the same shape.
-    The released code's divisor is 2 C with the full width C, not the head's. The constant 1/2 of the paper's similarity
-    is dropped, as there; the batch norm that follows absorbs it.
+    Spikes ``float[..., N, d]`` with values in {0, 1}, or of I-LIF {0, 1 / levels, .., 1}, and ``N`` tokens; result of
+    the same shape. The released code's divisor is 2 C with the full width C, not the head's. The constant 1/2 of the
+    paper's similarity is dropped, as there; the batch norm that follows absorbs it.
     """
     return (2 * q - 1) @ ((2 * k - 1).transpose(-2, -1) @ v) / divisor
 

@@ -45,6 +45,7 @@ from spikeloom.network import (
     KeyValue,
     Lif,
     Network,
+    NetworkError,
     Neuron,
     Operator,
     TemporalAttend,
@@ -116,11 +117,15 @@ def random_network(seed: int, **limits: Any) -> Network:
         drawn = replace(
             bound, frames=frames, channels=max(1, int(min(bound.channels, profile.channels) * shrink)),
             size=max(1, int(min(bound.size, profile.size) * shrink)))
-        network = _Builder(seed, attempt, drawn).build(bound.theme or THEMES[seed % len(THEMES)])
-        if cost(network) <= bound.cycles or attempt == 30:
-            network.check()
-            prove_bounds(network)
-            return network
+        try:
+            network = _Builder(seed, attempt, drawn).build(bound.theme or THEMES[seed % len(THEMES)])
+            if cost(network) <= bound.cycles or attempt == 30:
+                network.check()
+                prove_bounds(network)
+                return network
+        except NetworkError:  # attention on many levels of wide heads may leave the accumulator
+            if attempt == 30:
+                raise
         attempt += 1
 
 
@@ -293,7 +298,7 @@ class _Builder:
             self.conv(source=source, channels=coarse.channels, stride=1, same=True, mode="both", shortcut=wide)
 
     def integers(self) -> None:
-        (self.residual, self.separable, self.planes, self.dot, self.dot)[self.seed % 5]()
+        (self.residual, self.separable, self.planes, self.dot, self.hamming)[self.seed % 5]()
 
     def attention(self, *, bipolar: bool, temporal: bool = False, per_frame: bool = False) -> None:
         start, source, entry = self.stream, self.top, self.shape

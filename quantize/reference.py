@@ -170,13 +170,15 @@ class Reference:
         both = _integers(operator.name, k.transpose(-2, -1) @ v)
         if not operator.bipolar:
             return both.to(torch.int32)
-        return (2 * both - v.sum(dim=-2, keepdim=True).to(torch.int64)).to(torch.int32)
+        levels = self.network.tensors[operator.key].levels
+        return (2 * both - levels * v.sum(dim=-2, keepdim=True).to(torch.int64)).to(torch.int32)
 
     def _attend(self, operator: Attend, query: Tensor, keyvalue: Tensor) -> Tensor:
         dtype = exact_type(operator.name, self.bounds[operator.name])
         per_frame, (t, b, c, h, w) = keyvalue.dim() == 5, query.shape
         q = (split_frames if per_frame else split_heads)(query, keyvalue.shape[-3]).to(dtype)
-        y = _integers(operator.name, (2 * q - 1 if operator.bipolar else q) @ keyvalue.to(dtype))
+        q = 2 * q - self.network.tensors[operator.query].levels if operator.bipolar else q
+        y = _integers(operator.name, q @ keyvalue.to(dtype))
         if per_frame:
             return y.transpose(-2, -1).reshape(t, b, c, h, w)
         return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0)

@@ -133,7 +133,7 @@ class Depthwise:
 class KeyValue:
     """K^T V over all tokens of the clip, or with `per_frame` over those of each frame. bipolar (Hamming):
     M_ij = 2*popcount(K_i & V_j) - popcount(V_j); otherwise M_ij = popcount(K_i & V_j). Channel c belongs to
-    head c // D."""
+    head c // D. Of integer spikes: M_ij = sum (2 K_i - levels of K) V_j, otherwise sum K_i V_j."""
 
     name: str
     key: str
@@ -146,7 +146,8 @@ class KeyValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Attend:
-    """Y_nj = sum_i q_ni M_ij within a head, q = 2Q-1 if bipolar else Q; M of the frame if there is one per frame."""
+    """Y_nj = sum_i q_ni M_ij within a head, q = 2Q - levels of Q if bipolar (of binary spikes 2Q-1), else Q; M of the
+    frame if there is one per frame."""
 
     name: str
     query: str
@@ -407,8 +408,6 @@ def _check_operator(network: Network, operator: Operator, made: set[str]) -> Non
         key, value, out = (network.tensors[n] for n in (operator.key, operator.value, operator.output))
         if key.kind not in SPIKING or value.kind not in SPIKING or out.kind != "keyvalue":
             _fail(operator, "key and value must be spikes, the output keyvalue")
-        if operator.bipolar and max(key.levels, value.levels) > 1:
-            _fail(operator, "bipolar K^T V is of binary spikes, not of integer spikes")
         if (key.channels, key.height, key.width) != (value.channels, value.height, value.width):
             _fail(operator, "key and value differ in shape")
         if operator.heads < 1 or key.channels % operator.heads or out.channels != key.channels:
@@ -446,8 +445,6 @@ def _accumulator_shape(network: Network, operator: Accumulating) -> tuple[int, i
         query, keyvalue = network.tensors[operator.query], network.tensors[operator.keyvalue]
         if query.kind not in SPIKING or keyvalue.kind != "keyvalue" or query.channels != keyvalue.channels:
             _fail(operator, "query must be spikes and as wide as keyvalue")
-        if operator.bipolar and query.levels > 1:
-            _fail(operator, "bipolar queries are binary spikes, not integer spikes")
         return query.channels, query.height, query.width
     source = network.tensors[operator.input]
     if source.kind not in ("pixels", "planes", *SPIKING):

@@ -185,11 +185,12 @@ def test_attention_reaches_its_bound():
     assert int(accumulators["attend"].max()) == 3 * 16
 
 
-def test_attention_on_integer_spikes_reaches_its_bound():
+@pytest.mark.parametrize("bipolar", [True, False])
+def test_attention_on_integer_spikes_reaches_its_bound(bipolar):
     """Products of levels in K^T V, times those of the query; limbs are counted for all of it."""
     network = attention(4, 1, 3)
     network.tensors["in"] = replace(network.tensors["in"], kind="integers", levels=5)
-    network.operators[:] = [replace(operator, bipolar=False) for operator in network.operators]
+    network.operators[:] = [replace(operator, bipolar=bipolar) for operator in network.operators]
     network.check()
     accumulators: dict[str, torch.Tensor] = {}
     reference = Reference(network)

@@ -245,7 +245,7 @@ def test_a_window_too_small_for_planes_that_are_handed_over():
     _check(random_network(226), preset("tiny"), 226)
 
 
-@pytest.mark.parametrize("seed", [300, 301, 303])
+@pytest.mark.parametrize("seed", [300, 301, 303, 54, 89])
 def test_integer_spikes(seed):
     network = random_network(seed, theme="integers", cycles=30_000)
     assert any(tensor.kind == "integers" for tensor in network.tensors.values())

@@ -38,7 +38,7 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
         key, value, heads = values[operator.key], values[operator.value], operator.heads
         shape = (key.shape[0], heads, key.shape[1] // heads, -1)
         key, value = (tensor.reshape(shape).astype(np.int64) for tensor in (key, value))
-        key = np.ones_like(key) if operator.bipolar else key
+        key = np.full_like(key, network.tensors[operator.key].levels) if operator.bipolar else key
         pairs = np.einsum("thip,thjp->", key, value)
         return int(pairs), int(np.einsum("thip,thjp->", np.ones_like(key), np.ones_like(value)))
     if isinstance(operator, TemporalAttend):
@@ -50,10 +50,12 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
     query = values[operator.query]
     width = next(o for o in network.operators if isinstance(o, KeyValue) and o.output == operator.keyvalue).heads
     width = query.shape[1] // width
-    return (query.size if operator.bipolar else int(query.sum())) * width, query.size * width
+    found = query.size * network.tensors[operator.query].levels if operator.bipolar else int(query.sum())
+    return found * width, query.size * width
 
 
-@pytest.mark.parametrize(("seed", "theme"), [*((seed, "") for seed in SEEDS), (3, "integers"), (1, "integers")])
+@pytest.mark.parametrize(
+    ("seed", "theme"), [*((seed, "") for seed in SEEDS), *((seed, "integers") for seed in (1, 3, 24))])
 def test_counts(seed: int, theme: str) -> None:
     network = random_network(seed, theme=theme)
     values = {name: tensor.numpy() for name, tensor in Reference(network).run(random_clip(network, seed)).items()}

@@ -57,6 +57,7 @@ def trained(config: SpikeVideoFormerConfig, weight_bits: int) -> QuantizationAwa
     ({}, 8), ({"pixel_mean": (0.485, 0.456, 0.406)}, 4), ({"attention": "dot"}, 4),
     ({"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
     ({"attention": "dot", "neuron": NeuronConfig(levels=4)}, 8),
+    ({"attention": "hamming", "neuron": NeuronConfig(levels=3)}, 8),
     ({"design": "hierarchical"}, 8), ({"design": "factorised", "attention": "dot"}, 4),
     ({"head": "pose", "classes": 6, "tasks": ()}, 8),
     ({"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4)])

@@ -22,12 +22,12 @@ def naive(network: Network, clip: np.ndarray) -> dict[str, np.ndarray]:
     values = {network.input: clip.astype(object)}
     for operator in network.operators:
         if isinstance(operator, KeyValue):
-            key, value = values[operator.key], values[operator.value]
+            key, value, levels = values[operator.key], values[operator.value], network.tensors[operator.key].levels
             if operator.per_frame:
-                frames = [naive_keyvalue(operator, key[t:t + 1], value[t:t + 1]) for t in range(network.frames)]
+                frames = [naive_keyvalue(operator, key[t:t + 1], value[t:t + 1], levels) for t in range(network.frames)]
                 values[operator.output] = np.array(frames)
             else:
-                values[operator.output] = naive_keyvalue(operator, key, value)
+                values[operator.output] = naive_keyvalue(operator, key, value, levels)
             continue
         if isinstance(operator, Upsample):
             given = values[operator.input]
@@ -37,7 +37,8 @@ def naive(network: Network, clip: np.ndarray) -> dict[str, np.ndarray]:
             values[operator.output] = out
             continue
         if isinstance(operator, Attend):
-            accumulator = naive_attend(operator, values[operator.query], values[operator.keyvalue])
+            levels = network.tensors[operator.query].levels
+            accumulator = naive_attend(operator, values[operator.query], values[operator.keyvalue], levels)
         elif isinstance(operator, TemporalAttend):
             accumulator = naive_temporal(operator, *(values[n] for n in (operator.query, operator.key, operator.value)))
         else:
@@ -68,23 +69,25 @@ def naive_convolution(network, operator, x):
     return out
 
 
-def naive_keyvalue(operator, key, value):
+def naive_keyvalue(operator, key, value, levels):
+    """`levels` of the key."""
     width = key.shape[1] // operator.heads
     out = np.zeros((operator.heads, width, width), dtype=object)
     for head, i, j in np.ndindex(out.shape):
         for k, v in zip(key[:, head * width + i].flat, value[:, head * width + j].flat, strict=True):
-            out[head, i, j] += (2 * int(k) - 1 if operator.bipolar else int(k)) * int(v)
+            out[head, i, j] += (2 * int(k) - levels if operator.bipolar else int(k)) * int(v)
     return out
 
 
-def naive_attend(operator, query, keyvalue):
+def naive_attend(operator, query, keyvalue, levels):
+    """`levels` of the query."""
     width = keyvalue.shape[-1]
     out = np.zeros(query.shape, dtype=object)
     for t, c, y, x in np.ndindex(out.shape):
         head = c // width
         for i in range(width):
             q, m = int(query[t, head * width + i, y, x]), keyvalue[t] if keyvalue.ndim == 4 else keyvalue
-            out[t, c, y, x] += (2 * q - 1 if operator.bipolar else q) * m[head, i, c % width]
+            out[t, c, y, x] += (2 * q - levels if operator.bipolar else q) * m[head, i, c % width]
     return out
 
 
@@ -146,7 +149,7 @@ def naive_lif(lif, current, thresholds):
 
 
 @pytest.mark.parametrize(("seed", "theme"), [
-    *((seed, "") for seed in range(24)), *((seed, theme) for seed in (24, 25) for theme in FURTHER_THEMES)])
+    *((seed, "") for seed in range(24)), *((seed, theme) for seed in (24, 25) for theme in FURTHER_THEMES), (28, "integers")])
 def test_against_loops(seed, theme):
     network = random_network(seed, theme=theme, **SMALL)
     clip = random_clip(network, seed + 1)
