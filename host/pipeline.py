@@ -33,6 +33,7 @@ from spikeloom.hw.program.program import Program
 
 from .accelerator import Accelerator
 from .pipeline_device import Device, open_device
+from .pipeline_frames import FrameOutput
 from .pipeline_meter import MeteredBoard, RunRecord, SpikeCounter
 from .pipeline_source import Clip, ClipShape, Prefetch, Source
 
@@ -151,6 +152,7 @@ class Result:
         clip: The clip.
         logits: What the network puts out: `int32[classes]`, or residual `int16[T, C, H, W]`.
         top: Task -> best classes; empty if the network does not classify clips.
+        frames: What it says of every frame or pixel, see `FrameOutput.read`; empty if it classifies clips.
         run: What the machine did.
         latency: Wall seconds until the logits were there: from its last frame (camera), or from the moment that the
             driver took it (other sources, which have its frames whenever they are wanted).
@@ -162,6 +164,7 @@ class Result:
     top: Mapping[str, Sequence[Guess]]
     run: RunRecord
     latency: float
+    frames: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> dict[str, str]:
@@ -178,7 +181,7 @@ class Result:
         return {
             "clip": self.number, "first_frame": self.clip.first, "last_frame": self.clip.last,
             "top": {task: [vars(guess) for guess in guesses] for task, guesses in self.top.items()},
-            "label": dict(self.clip.label) or None, "correct": self.correct or None,
+            **self.frames, "label": dict(self.clip.label) or None, "correct": self.correct or None,
             "cycles": self.run.cycles, "machine_seconds": self.run.seconds, "latency_seconds": self.latency}
 
 
@@ -241,11 +244,13 @@ class Build:
         directory: Where it is.
         program: The compiled network.
         tasks: What its logits mean.
+        frames: What its output of every frame or pixel means, if it has one.
     """
 
     directory: Path
     program: Program
     tasks: Tasks
+    frames: FrameOutput = field(default_factory=FrameOutput)
 
     @property
     def shape(self) -> ClipShape:
@@ -274,7 +279,8 @@ class Build:
         if source.kind != "pixels" or output.kind not in ("logits", "residual"):
             raise ValueError(f"{directory}: the network makes {output.kind} of {source.kind}, not logits of pixels")
         if output.kind == "residual":
-            return cls(directory=directory, program=program, tasks=Tasks(names={}))
+            frames = FrameOutput.of(_metadata(directory / "network" / "network.json"))
+            return cls(directory=directory, program=program, tasks=Tasks(names={}), frames=frames)
         tasks = Tasks.read(directory, output.channels, Path(labels) if labels is not None else None)
         return cls(directory=directory, program=program, tasks=tasks)
 
@@ -343,7 +349,8 @@ class Run:
     def _result(self, clip: Clip, logits: NDArray[Any], since: float) -> Result:
         return Result(
             number=self.summary.clips, clip=clip, logits=logits, top=self.build.tasks.top(logits),
-            run=self.board.records.popleft(), latency=time.perf_counter() - since)
+            run=self.board.records.popleft(), latency=time.perf_counter() - since,
+            frames=self.build.frames.read(logits))
 
 
 def _noting(clips: Iterator[Clip], taken: deque[tuple[Clip, float]]) -> Iterator[NDArray[Any]]:

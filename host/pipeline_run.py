@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .pipeline import Build, Result, Run, open_run
+from .pipeline_frames import describe_frames
 from .pipeline_source import Source, open_source
 
 __all__ = ["describe", "run", "show_summary"]
@@ -120,6 +121,7 @@ def describe(result: Result, kind: str) -> str:
         right = result.correct.get(task)
         mark = "" if right is None else "  right" if right else f"  WRONG, is {clip.label[task]}"
         parts.append(f"{task}: {said}{mark}")
+    parts += [said] if (said := describe_frames(result.frames)) else []
     times = [] if result.run.cycles is None else [f"{result.run.cycles:,} cycles"]
     times.append(f"machine {1e3 * result.run.seconds:.3g} ms")
     if kind != "sim":

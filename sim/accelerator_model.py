@@ -56,8 +56,8 @@ class SimulationTimeout(RuntimeError):
     """Something did not happen within the cycles it was given."""
 
 
-class ProtocolViolation(AssertionError):
-    """The accelerator broke a rule of AXI."""
+class ProtocolViolation(RuntimeError):
+    """The accelerator broke a rule of AXI: a fault of the gateware, not of what it was given."""
 
 
 class RegisterError(RuntimeError):
@@ -315,7 +315,10 @@ class AcceleratorModel:
         """Raise `ProtocolViolation` with all `violations`, if there are any."""
         if violations := self.violations:
             total = self._api.spk_violations(self._handle)
-            raise ProtocolViolation(f"{self.name} broke {total} bus rules:\n" + "\n".join(violations))
+            raise ProtocolViolation(
+                f"{self.name} broke {total} bus rules:\n" + "\n".join(violations) + "\nThis is a bug of Spikeloom, not "
+                "of the network: please report it, with the network and the clip. `spikeloom simulate --wave FILE` "
+                "writes a trace of all signals")
 
     def _port(self, port: int) -> int:
         if not 0 <= port < self.port_count:

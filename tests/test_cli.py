@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,6 +114,24 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(api, "quantize", raising, raising=False)
     assert fails("quantize", "digits", "--out", "x", capsys=capsys).endswith(
         "torch is not installed: pip install 'spikeloom[train]'")
+
+
+def test_broken_bus_rule_is_a_bug_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the simulated memory finds is said, without a traceback, and where to find a trace."""
+    accelerator_model = pytest.importorskip("spikeloom.sim.accelerator_model")
+
+    def simulate(*_: object, **__: object) -> None:
+        model = SimpleNamespace(
+            name="spikeloom", violations=["cycle 7: wlast is 0"], _handle=0,
+            _api=SimpleNamespace(spk_violations=lambda handle: 3))
+        accelerator_model.AcceleratorModel.check(model)
+
+    monkeypatch.setattr(api, "simulate", simulate, raising=False)
+    status, _, error = run("simulate", "x", "--random", "1", capsys=capsys)
+    assert status == 1
+    assert "Traceback" not in error
+    assert "error: spikeloom broke 3 bus rules:\ncycle 7: wlast is 0\nThis is a bug of Spikeloom" in error
+    assert "--wave FILE" in error
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

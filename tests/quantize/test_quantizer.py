@@ -56,7 +56,8 @@ def make_model(config: SpikeVideoFormerConfig) -> SpikeVideoFormer:
     return model.eval()
 
 
-@pytest.fixture(scope="module", params=[("hamming", 1), ("dot", 1), ("dot", 4), ("hamming", 3)], ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(
+    scope="module", params=[("hamming", 1), ("dot", 1), ("dot", 4), ("hamming", 3)], ids=lambda p: f"{p[0]}-{p[1]}")
 def model(request) -> SpikeVideoFormer:
     attention, levels = request.param
     return make_model(replace(MICRO, attention=attention, neuron=replace(MICRO.neuron, levels=levels)))
@@ -84,8 +85,8 @@ def test_folding_is_the_model_in_float64(model, fuse):
 @pytest.mark.parametrize("attention", ["hamming", "dot"])
 def test_integer_spikes_are_not_for_attention_over_time(attention):
     config = replace(MICRO, neuron=replace(MICRO.neuron, levels=3), attention=attention, design="hierarchical")
-    with pytest.raises(NetworkError, match=r"^operator block3.0.attn_time: attention over time is of binary spikes, not "
-                                           "of integer spikes of 3 levels"):
+    with pytest.raises(NetworkError, match=r"^operator block3.0.attn_time: attention over time is of binary spikes, "
+                                           "not of integer spikes of 3 levels"):
         fold(SpikeVideoFormer(config).eval())
 
 

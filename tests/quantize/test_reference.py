@@ -149,7 +149,8 @@ def naive_lif(lif, current, thresholds):
 
 
 @pytest.mark.parametrize(("seed", "theme"), [
-    *((seed, "") for seed in range(24)), *((seed, theme) for seed in (24, 25) for theme in FURTHER_THEMES), (28, "integers")])
+    *((seed, "") for seed in range(24)), *((seed, theme) for seed in (24, 25) for theme in FURTHER_THEMES),
+    (28, "integers")])
 def test_against_loops(seed, theme):
     network = random_network(seed, theme=theme, **SMALL)
     clip = random_clip(network, seed + 1)
