@@ -233,7 +233,8 @@ def test_close_to_the_float_network(quantized):
 def test_unfused_is_close_too(model):
     network, report = quantize(model, clips_for(model.config), fuse_repconv=False)
     assert len(network.operators) == 5 + 20 + sum(model.config.depths) * 16 + 1
-    assert mean_local(report) > 0.998
+    # An integer spike has as many thresholds to miss as it has levels.
+    assert mean_local(report) > (0.998 if model.config.neuron.levels == 1 else 0.997)
 
 
 def test_logits_are_in_the_units_of_the_model(model, quantized):
