@@ -7,7 +7,7 @@ video files, or from the training split of the network's task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from .model_files import load_formats
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
 from .quantizer import quantize as quantize_model
 from .relatives import Relative, RelativeConfig
+from .repconv import unfused_repconvs
 from .report import QuantizationReport
 
 __all__ = ["ModelError", "ZOO", "calibration_clips", "load_any", "load_model", "quantize"]
@@ -32,7 +33,8 @@ class ModelError(ValueError):
 def quantize(
     model: str | Path | SpikeVideoFormer | Relative, out: str | Path, *, clips: NDArray[np.uint8] | None = None,
     videos: Sequence[str | Path] = (), count: int = CALIBRATION_CLIPS,
-    weight_bits: int | None = None, progress: Callable[[str], None] | None = None,
+    weight_bits: int | None = None, repconv: str | Path | Collection[str] = "fused",
+    progress: Callable[[str], None] | None = None,
 ) -> QuantizationReport:
     """Quantise a model and write its network directory.
 
@@ -44,6 +46,8 @@ def quantize(
         count: Clips to draw of the moving digits, if neither is given.
         weight_bits: Bits of a weight, 2 to 8. None: those that a file's model was trained with, else 8. Number formats
             that it was trained with are kept.
+        repconv: `fused`: every RepConv becomes one dense 3x3 convolution; `unfused`: each stays three; else the names
+            of those that stay three, or the JSON file with them that `RepConvChoice.save` wrote.
         progress: Hears one line per step.
 
     Returns:
@@ -53,6 +57,7 @@ def quantize(
         ModelError: The model cannot be loaded, or no calibration clips fit it.
         VideoError: A video cannot be read.
         NetworkError: The integer network could overflow.
+        ValueError: `repconv` is none of these, or the model's number formats are those of fused RepConvs.
     """
     tell = progress or (lambda message: None)
     given = isinstance(model, (SpikeVideoFormer, Relative))
@@ -62,9 +67,12 @@ def quantize(
         clips = calibration_clips(loaded.config, videos, count)
     tell(f"calibrate on {len(clips)} clips and quantise")
     formats = None if given else load_formats(_path(model))
+    unfused = unfused_repconvs(repconv, loaded.config)
+    if formats is not None and unfused:
+        raise ValueError(f"`repconv` must be fused: {model} was trained with the number formats of fused RepConvs")
     if weight_bits is None:
         weight_bits = formats.weight_bits if formats is not None else 8
-    network, report = quantize_model(loaded, clips, formats=formats, weight_bits=weight_bits)
+    network, report = quantize_model(loaded, clips, formats=formats, weight_bits=weight_bits, unfused=unfused)
     network.save(out)
     report.save(out)
     return report

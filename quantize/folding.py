@@ -17,6 +17,7 @@ pixel, border or not, and zero padding of what is left is exact in both forms.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import singledispatch
 
@@ -37,7 +38,7 @@ from .layers import (
     RepConv,
     SepConv,
 )
-from .models import SpikeVideoFormer
+from .models import SpikeVideoFormer, SpikeVideoFormerConfig
 from .neurons import NeuronConfig
 
 PIXELS = "pixels"
@@ -111,29 +112,45 @@ class FloatStage:
 
 
 @singledispatch
-def fold(model: nn.Module, *, fuse_repconv: bool = True, differentiable: bool = False) -> list[FloatStage]:
+def fold(model: nn.Module, *, unfused: Collection[str] = (), differentiable: bool = False) -> list[FloatStage]:
     """The stages of `model` in evaluation mode, in execution order; the input tensor is `PIXELS`.
 
     Relatives of SpikeVideoFormer register a function for their class (`spikeloom.quantize.relatives`).
 
     Args:
         model: A network of a class that has an integer form.
-        fuse_repconv: Make one dense convolution of every RepConv, in networks that have some.
+        unfused: Names (`repconvs`) of the RepConvs that stay three convolutions; all others become one.
         differentiable: Weights, biases and scales are functions of the model's parameters to autograd, else constants.
 
     Raises:
-        TypeError: Networks of that class have no integer form.
+        TypeError: Networks of that class have no integer form, or no RepConvs to choose from.
+        ValueError: `unfused` names something else.
+        NetworkError: The network cannot be represented.
     """
     raise TypeError(f"`model` must be a network with an integer form, not `{type(model).__name__}`")
 
 
 @fold.register
 def fold_spikevideoformer(
-    model: SpikeVideoFormer, *, fuse_repconv: bool = True, differentiable: bool = False
+    model: SpikeVideoFormer, *, unfused: Collection[str] = (), differentiable: bool = False
 ) -> list[FloatStage]:
     """`fold` of a SpikeVideoFormer."""
     with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-        return _Folder(model, fuse_repconv).run()
+        folder = _Folder(model, unfused)
+        stages = folder.run()
+    unknown = sorted(set(unfused) - set(folder.repconvs))
+    if unknown:
+        raise ValueError(f"`unfused` must name RepConvs, of which the network has {', '.join(folder.repconvs)}; "
+                         f"not `{unknown[0]}`")
+    return stages
+
+
+def repconvs(config: SpikeVideoFormerConfig) -> tuple[str, ...]:
+    """Names of the RepConvs in execution order, which are those of the convolutions that they become when fused."""
+    with torch.device("meta"), torch.no_grad():
+        folder = _Folder(SpikeVideoFormer(config).eval(), ())
+        folder.run()
+    return tuple(folder.repconvs)
 
 
 def batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -260,9 +277,10 @@ class Folder:
 class _Folder(Folder):
     """Walks the modules of a SpikeVideoFormer."""
 
-    def __init__(self, model: SpikeVideoFormer, fuse_repconv: bool) -> None:
+    def __init__(self, model: SpikeVideoFormer, unfused: Collection[str]) -> None:
         super().__init__(model.config.neuron)
-        self.model, self.fuse = model, fuse_repconv
+        self.model, self.unfused = model, unfused
+        self.repconvs: list[str] = []
         self.device = next(model.parameters()).device
         self.levels: dict[str, str] = {}  # module -> spikes of the stream at its end
 
@@ -307,8 +325,9 @@ class _Folder(Folder):
         assert isinstance(module, nn.Sequential)
         body = module[0]
         assert isinstance(body, RepConv)
+        self.repconvs.append(name)
         folded = fold_repconv(body, module[1])
-        if self.fuse:
+        if name not in self.unfused:
             return name, source, (folded.fused(), folded.bias)
         zero = folded.first.new_zeros(len(folded.first))
         planes = self.conv(f"{name}.first", source, (folded.first, zero), mode="planes")

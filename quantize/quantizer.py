@@ -18,7 +18,7 @@ a negative scale negates Y.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,7 +59,7 @@ def quantize(
     model: SpikeVideoFormer | Relative,
     clips: NDArray[np.uint8] | Tensor,
     *,
-    fuse_repconv: bool = True,
+    unfused: Collection[str] = (),
     bias_correction: bool = True,
     weight_bits: int = 8,
     formats: Formats | None = None,
@@ -71,7 +71,7 @@ def quantize(
     Args:
         model: Trained network of a class that `folding.fold` knows.
         clips: Calibration clips uint8[N, T, H, W, 3]; T, H and W become those of the integer network.
-        fuse_repconv: Fuse every RepConv into one dense 3x3 convolution, else keep three convolutions.
+        unfused: Names (`folding.repconvs`) of the RepConvs that stay three convolutions; all others are fused into one.
         bias_correction: Correct biases for the mean effect of rounding weights.
         weight_bits: Bits of a weight, 2 to 8; whatever they are, weights are stored and computed with as int8.
         formats: Number formats to take instead of choosing them by `clips`, e.g. those a network was trained with.
@@ -82,13 +82,13 @@ def quantize(
         The network, checked and its bounds proven, and the comparison of both networks on `clips`.
 
     Raises:
-        ValueError: The clips do not have that shape and type, or `weight_bits` or `formats` do not fit.
+        ValueError: The clips do not have that shape and type, or `weight_bits`, `formats` or `unfused` do not fit.
         NetworkError: The network cannot be represented.
     """
     clips = torch.as_tensor(clips)
     if clips.dtype != torch.uint8 or clips.dim() != 5 or clips.shape[-1] != 3 or not len(clips):
         raise ValueError(f"`clips` must be uint8[N, T, H, W, 3], not `{clips.dtype}{list(clips.shape)}`")
-    stages = fold(model, fuse_repconv=fuse_repconv)
+    stages = fold(model, unfused=unfused) if unfused else fold(model)  # relatives have no RepConvs to choose from
     if formats is None:
         formats = choose_formats(
             stages, *calibrate(stages, clips, batch=batch), weight_bits=weight_bits, bias_correction=bias_correction)
@@ -99,7 +99,8 @@ def quantize(
     network.check()
     prove_bounds(network)
     steps = {name: (int(k.min()), int(k.max())) for name in formats.scales for k in (formats.exponents(name),)}
-    return network, compare(stages, network, clips, steps=steps, batch=batch)
+    report = compare(stages, network, clips, steps=steps, batch=batch)
+    return network, replace(report, unfused=tuple(unfused))
 
 
 def build_network(stages: list[FloatStage], formats: Formats, size: Sequence[int]) -> Network:

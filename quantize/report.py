@@ -61,6 +61,7 @@ class QuantizationReport:
         clips: Number of clips compared.
         network_hash: Content hash of the integer network.
         weight_bits: Bits of its weights.
+        unfused: RepConvs that are three convolutions in it, by name.
     """
 
     layers: tuple[LayerReport, ...]
@@ -69,6 +70,7 @@ class QuantizationReport:
     clips: int
     network_hash: str
     weight_bits: int
+    unfused: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -88,6 +90,8 @@ class QuantizationReport:
         lines = [head, "-" * len(head), *(_line(layer) for layer in self.layers)]
         same = ", ".join(f"{name} {100 * part:.1f} %" for name, part in self.same_class.items())
         error = f"output error {100 * self.logits_error:.1f} %" + f", same class: {same}" * bool(same)
+        if self.unfused:
+            lines.append(f"RepConvs left as three convolutions: {', '.join(self.unfused)}")
         lines.append(f"{self.weight_bits}-bit weights, {self.clips} clips: {error}")
         return "\n".join(lines)
 

@@ -6,6 +6,7 @@ calibration clip has to be at hand for. The program of such a network is that of
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from spikeloom.network import Network
 
 from .folding import FloatStage, fold
 from .formats import Formats
-from .models import SpikeVideoFormer, named_config
+from .models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
 from .quantizer import build_network
 
 __all__ = ["shape_network"]
@@ -25,27 +26,31 @@ WEIGHT = 7
 """Largest magnitude of a weight: no accumulator comes near its bound."""
 
 
-def shape_network(name: str, *, frames: int | None = None, size: int | None = None, seed: int = 0) -> Network:
-    """The integer network of a named configuration with random weights.
+def shape_network(
+    model: str | SpikeVideoFormerConfig, *, frames: int | None = None, size: int | None = None, seed: int = 0,
+    unfused: Collection[str] = (),
+) -> Network:
+    """The integer network of a configuration with random weights.
 
     Args:
-        name: In `models.CONFIGS`.
+        model: Configuration, or its name in `models.CONFIGS`.
         frames: T; None: as configured.
         size: Height and width of a frame in pixels; None: as configured.
         seed: Of the weights.
+        unfused: Names (`folding.repconvs`) of the RepConvs that stay three convolutions.
 
     Raises:
-        ValueError: No such configuration, or `frames` or `size` is not positive.
+        ValueError: No such configuration or RepConv, or `frames` or `size` is not positive.
         NetworkError: The network cannot be represented with so many frames or pixels.
     """
-    config = named_config(name)
+    config = named_config(model) if isinstance(model, str) else model
     for key, value in (("frames", frames), ("size", size)):
         if value is not None and value < 1:
             raise ValueError(f"`{key}` must be at least 1, not `{value!r}`")
     height, width = (config.height, config.width) if size is None else (size, size)
     rng = np.random.default_rng(seed)
     with torch.device("meta"):
-        stages = fold(SpikeVideoFormer(config).eval())
+        stages = fold(SpikeVideoFormer(config).eval(), unfused=unfused)
     stages = [_filled(stage, rng) for stage in stages]
     network = build_network(stages, _formats(stages), (frames or config.frames, height, width))
     network.metadata |= {"origin": "spikeloom.quantize.shapes", "model": config.to_dict(), "seed": seed}

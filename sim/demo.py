@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ class DemoResult:
 
 def demo(
     *, video: str | Path | None = None, clips: int = 2, preset: str = "small", out: str | Path = "build/demo",
-    held_out: int = HELD_OUT, model: str | Path = MODEL, progress: Callable[[str], None] | None = None,
-    show: Callable[[str], None] | None = None,
+    held_out: int = HELD_OUT, model: str | Path = MODEL, repconv: str | Path | Collection[str] = "fused",
+    progress: Callable[[str], None] | None = None, show: Callable[[str], None] | None = None,
 ) -> DemoResult:
     """Run a trained network on held-out clips of its task, or on a video.
 
@@ -78,6 +78,7 @@ def demo(
         out: Directory to write to.
         held_out: Clips that the accuracy of float model and integer network is measured on.
         model: Trained network for a task of the project's, as for `quantize`.
+        repconv: RepConvs that stay unfused, as for `quantize`.
         progress: Hears one line per step.
         show: Hears the lines of the result.
 
@@ -94,7 +95,7 @@ def demo(
     network = load_model(model)
     classes = network.config.head == "class"
     inputs, targets = (_inputs if classes else _frame_inputs)(network, video, clips)
-    quantised = quantize(network, out / "network", progress=tell)
+    quantised = quantize(network, out / "network", repconv=repconv, progress=tell)
     quantised.save(out / "report")
     built = build(out / "network", preset=preset, out=out, progress=tell)
     rig = Rig(out, progress=tell)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ class Estimated:
 
 def estimate(
     model: str | Path | Network, *, frames: int | None = None, size: int | None = None,
-    preset: str | MachineConfig | None = None, memory: Ddr = DDR, out: str | Path | None = None,
-    json: str | Path | None = None, progress: Callable[[str], None] | None = None,
+    preset: str | MachineConfig | None = None, memory: Ddr = DDR, repconv: str | Path | Collection[str] = "fused",
+    out: str | Path | None = None, json: str | Path | None = None, progress: Callable[[str], None] | None = None,
 ) -> Estimated:
     """Estimate the cycles of a network.
 
@@ -68,6 +68,7 @@ def estimate(
         frames, size: Frames of a clip, and their height and width in pixels; for names only.
         preset: Machine; None: that of the directory's program, else the flagship.
         memory: The DDR.
+        repconv: RepConvs that stay unfused, as for `quantize`; for names only.
         out: Directory for `estimate_layer_cycles.json`, `estimate_network_performance.json` and `roofline.png`.
         json: File for both reports in one.
         progress: Hears one line per step.
@@ -77,7 +78,7 @@ def estimate(
         NetworkError, ProgramError: The network or the program is malformed.
     """
     tell = progress or (lambda message: None)
-    program = program_of(model, frames=frames, size=size, preset=preset, progress=tell)
+    program = program_of(model, frames=frames, size=size, preset=preset, repconv=repconv, progress=tell)
     tell(f"estimate {program.instruction_count:,} instructions")
     result = estimate_program(program, memory=memory)
     label = preset if isinstance(preset, str) else f"{program.config.peak_ops_per_cycle:,} additions per cycle"
@@ -98,15 +99,18 @@ def estimate(
 
 def program_of(
     model: str | Path | Network, *, frames: int | None = None, size: int | None = None,
-    preset: str | MachineConfig | None = None, progress: Callable[[str], None] | None = None,
+    preset: str | MachineConfig | None = None, repconv: str | Path | Collection[str] = "fused",
+    progress: Callable[[str], None] | None = None,
 ) -> Program:
     """The program that `estimate` looks at; arguments and errors as there."""
     tell = progress or (lambda message: None)
     path = None if isinstance(model, Network) else Path(model)
     if path is not None and not path.exists():
-        return _compile(_named(str(model), frames, size), preset, tell)
+        return _compile(_named(str(model), frames, size, repconv), preset, tell)
     if frames is not None or size is not None:
         raise ValueError("`frames` and `size` are for named networks: those of a directory are fixed")
+    if repconv != "fused":
+        raise ValueError("`repconv` is for named networks: a directory's was chosen when it was quantised")
     if isinstance(model, Network) or path is None:
         assert isinstance(model, Network)
         return _compile(model, preset, tell)
@@ -122,14 +126,15 @@ def program_of(
     return _compile(Network.load(path), preset, tell)
 
 
-def _named(name: str, frames: int | None, size: int | None) -> Network:
+def _named(name: str, frames: int | None, size: int | None, repconv: str | Path | Collection[str]) -> Network:
     from spikeloom.quantize.models import CONFIGS
+    from spikeloom.quantize.repconv import unfused_repconvs
     from spikeloom.quantize.shapes import shape_network
 
     if name not in CONFIGS:
         raise ValueError(f"no model `{name}`: name one of {', '.join(CONFIGS)}, or a directory that `quantize` or "
                          "`build` wrote")
-    return shape_network(name, frames=frames, size=size)
+    return shape_network(name, frames=frames, size=size, unfused=unfused_repconvs(repconv, CONFIGS[name]))
 
 
 def _config(preset: str | MachineConfig) -> MachineConfig:

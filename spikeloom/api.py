@@ -7,6 +7,8 @@
     result = api.simulate("build/machine", random=1, every_layer=True)
     assert result.mismatches == 0
 
+`choose_repconv` is what the option `--repconv auto` of several commands asks: its `unfused` is their `repconv`.
+
 The functions live where their work is done (torch, Amaranth and the simulator stay out of this package) and are
 imported when first asked for.
 """
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
     from spikeloom.quantize.training import train
     from spikeloom.sim.demo import demo
     from spikeloom.sim.estimate import estimate
+    from spikeloom.sim.repconv import choose_repconv
     from spikeloom.sim.simulate import simulate
 
-__all__ = ["bitstream", "build", "demo", "deploy", "estimate", "import_checkpoint", "measure", "quantize", "run",
-           "simulate", "synth", "train", "vivado"]
+__all__ = ["bitstream", "build", "choose_repconv", "demo", "deploy", "estimate", "import_checkpoint", "measure",
+           "quantize", "run", "simulate", "synth", "train", "vivado"]
 
 _HOMES = {
     "import_checkpoint": "spikeloom.quantize.checkpoints",
@@ -43,6 +46,7 @@ _HOMES = {
     "run": "spikeloom.host.pipeline_run",
     "measure": "spikeloom.host.measure",
     "estimate": "spikeloom.sim.estimate",
+    "choose_repconv": "spikeloom.sim.repconv",
     "synth": "spikeloom.hw.synth.estimate",
     "vivado": "spikeloom.hw.vivado.flow",
     "bitstream": "spikeloom.hw.vivado.flow",

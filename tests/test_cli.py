@@ -149,6 +149,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 def test_api_has_the_commands() -> None:
     names = {"import": "import_checkpoint"}  # a word of the language
-    assert sorted(api.__all__) == sorted(names.get(command, command) for command in COMMANDS)
+    functions = [*(names.get(command, command) for command in COMMANDS), "choose_repconv"]  # --repconv auto
+    assert sorted(api.__all__) == sorted(functions)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = api.nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import Progress, add_out, add_preset, command, positive, show, status
+from .options import Progress, add_out, add_preset, add_repconv, choose_repconv, command, positive, show, status
 
 __all__ = ["add"]
 
@@ -30,6 +30,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--held-out", type=positive, default=400, metavar="N",
         help="held-out clips to measure accuracy on (%(default)s)")
+    add_repconv(parser)
     add_preset(parser, "small")
     add_out(parser, default=Path("build/demo"))
 
@@ -37,7 +38,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from spikeloom.api import demo
 
+    repconv = choose_repconv(
+        arguments.repconv, arguments.model, arguments.preset, arguments.out / "report" / "repconv.json")
     result = demo(
         model=arguments.model, video=arguments.video, clips=arguments.clips, preset=arguments.preset, out=arguments.out,
-        held_out=arguments.held_out, progress=Progress(), show=show)
+        held_out=arguments.held_out, repconv=repconv, progress=Progress(), show=show)
     return status(result.mismatches)

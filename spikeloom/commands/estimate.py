@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spikeloom.config import PRESETS
 
-from .options import Progress, command, positive, show
+from .options import Progress, add_repconv, choose_repconv, command, positive, show
 
 __all__ = ["add"]
 
@@ -22,6 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         """
         spikeloom estimate 15M
         spikeloom estimate 55M --frames 32 --size 224 --preset zcu104 --out build/estimate
+        spikeloom estimate 55M --size 112 --repconv auto --out build/estimate
         spikeloom estimate build/machine --json build/estimate.json
         """)
     parser.add_argument("model", metavar="MODEL", help="name, or a directory that `quantize` or `build` wrote")
@@ -31,18 +32,23 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), metavar="P",
         help=f"machine: {', '.join(sorted(PRESETS))} (that of a built directory, else zcu104)")
+    add_repconv(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="write estimate_layer_cycles.json, estimate_network_performance.json and roofline.png")
+        help="write estimate_layer_cycles.json, estimate_network_performance.json, roofline.png, and repconv.json with "
+             "--repconv auto, which `quantize --repconv` reads")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write both reports into one file")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from spikeloom.api import estimate
 
+    repconv = choose_repconv(
+        arguments.repconv, arguments.model, arguments.preset or "zcu104",
+        arguments.out and arguments.out / "repconv.json", frames=arguments.frames, size=arguments.size)
     result = estimate(
-        arguments.model, frames=arguments.frames, size=arguments.size, preset=arguments.preset, out=arguments.out,
-        json=arguments.json, progress=Progress())
+        arguments.model, frames=arguments.frames, size=arguments.size, preset=arguments.preset, repconv=repconv,
+        out=arguments.out, json=arguments.json, progress=Progress())
     show(result.table)
     show(result.summary)
     for path in result.files:

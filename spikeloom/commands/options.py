@@ -13,8 +13,8 @@ from tqdm import tqdm
 from spikeloom.config import PRESETS
 
 __all__ = [
-    "Progress", "add_device", "add_out", "add_preset", "command", "port", "positive", "seconds", "seed", "show",
-    "status"]
+    "Progress", "add_device", "add_out", "add_preset", "add_repconv", "choose_repconv", "command", "port", "positive",
+    "seconds", "seed", "show", "status"]
 
 
 class Progress:
@@ -68,11 +68,11 @@ def command(
     return parser
 
 
-def add_preset(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add `--preset`."""
+def add_preset(parser: argparse.ArgumentParser, default: str, of: str = "machine") -> None:
+    """Add `--preset`, which is what `of` says."""
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), default=default, metavar="P",
-        help=f"machine: {', '.join(sorted(PRESETS))} (%(default)s)")
+        help=f"{of}: {', '.join(sorted(PRESETS))} (%(default)s)")
 
 
 def add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
@@ -80,6 +80,30 @@ def add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
     shown = " (%(default)s)" if default is not None else ""
     parser.add_argument(
         "--out", type=Path, required=default is None, default=default, metavar="DIR", help=f"directory to write{shown}")
+
+
+def add_repconv(parser: argparse.ArgumentParser) -> None:
+    """Add `--repconv`; `choose_repconv` tells what it says."""
+    parser.add_argument(
+        "--repconv", default="fused", metavar="FORM",
+        help="RepConvs of attention: fused (one 3x3 each), unfused (three convolutions each, other rounding), auto "
+             "(whichever takes fewer cycles on the machine by the cycle model, each by itself), or a file that auto "
+             "wrote (%(default)s)")
+
+
+def choose_repconv(
+    repconv: str, model: str, preset: str, path: Path | None, *, frames: int | None = None, size: int | None = None
+) -> str | tuple[str, ...]:
+    """`--repconv` for functions of `spikeloom.api`; `auto` is decided and shown here, and written to `path`."""
+    if repconv != "auto":
+        return repconv
+    from spikeloom import api
+
+    choice = api.choose_repconv(model, preset=preset, frames=frames, size=size, progress=Progress())
+    show(choice.table())
+    if path is not None:
+        show(f"choice {choice.save(path)}")
+    return choice.unfused
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import Progress, add_out, command, positive, show
+from .options import Progress, add_out, add_preset, add_repconv, choose_repconv, command, positive, show
 
 __all__ = ["add"]
 
@@ -19,6 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         """
         spikeloom quantize digits --out build/network
         spikeloom quantize digits --weight-bits 4 --out build/network4
+        spikeloom quantize digits --repconv auto --preset small --out build/network
         spikeloom quantize runs/mine.safetensors --calibrate a.mp4 b.mp4 --out build/network
         """)
     parser.add_argument("model", metavar="MODEL", help="name in the zoo, or a .safetensors file")
@@ -30,15 +31,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--weight-bits", type=int, choices=range(2, 9), metavar="B",
         help="bits of a weight, 2 to 8; the machine runs them all as int8 (8, or those that it was trained with)")
+    add_repconv(parser)
+    add_preset(parser, "zcu104", of="machine that --repconv auto chooses for")
     add_out(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from spikeloom.api import quantize
 
+    repconv = choose_repconv(
+        arguments.repconv, arguments.model, arguments.preset, arguments.out / "repconv.json")
     report = quantize(
         arguments.model, arguments.out, videos=arguments.calibrate or (), count=arguments.clips,
-        weight_bits=arguments.weight_bits, progress=Progress())
+        weight_bits=arguments.weight_bits, repconv=repconv, progress=Progress())
     show(report.table())
     show(f"network {report.network_hash[:12]} in {arguments.out}")
     return 0

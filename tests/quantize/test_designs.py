@@ -15,7 +15,7 @@ from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.interpreter import Interpreter
 from spikeloom.network import Attend, KeyValue, TemporalAttend
 from spikeloom.quantize.calibration import run_float
-from spikeloom.quantize.folding import fold
+from spikeloom.quantize.folding import fold, repconvs
 from spikeloom.quantize.layers import DESIGNS, Attention, MSAttention, MSBlock, RepConv
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
 from spikeloom.quantize.neurons import LIF, NeuronConfig
@@ -56,8 +56,8 @@ def test_folding_is_the_model_and_quantisation_is_close(design: str, attention: 
     double.load_state_dict(model.state_dict())
     with torch.no_grad():
         expected = double(pixels)
-    for fuse in (True, False):
-        stages = fold(model, fuse_repconv=fuse)
+    for unfused in ((), repconvs(config)):
+        stages = fold(model, unfused=unfused)
         found = run_float(stages, CLIPS, dtype=torch.float64)["head.logits"] / config.frames
         assert float((found - expected).abs().max()) < 1e-9
     assert float(expected.std()) > 0.1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spikeloom.bounds import prove_bounds
 from spikeloom.network import SPIKING, Attend, Conv, Network, NetworkError
 from spikeloom.quantize.calibration import calibrate, run_float
-from spikeloom.quantize.folding import fold, fold_pixels, fold_repconv
+from spikeloom.quantize.folding import fold, fold_pixels, fold_repconv, repconvs
 from spikeloom.quantize.formats import Formats, choose_formats, choose_fraction, choose_step
 from spikeloom.quantize.layers import RepConv
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
@@ -68,8 +68,14 @@ def quantized(model):
     return quantize(model, clips_for(model.config), class_names=[f"class {i}" for i in range(14)])
 
 
-@pytest.mark.parametrize("fuse", [True, False])
-def test_folding_is_the_model_in_float64(model, fuse):
+def choice(form: str) -> tuple[str, ...]:
+    """RepConvs of MICRO, of which there are q, k, v and proj in each of two blocks, that stay unfused."""
+    names = repconvs(MICRO)
+    return {"fused": (), "unfused": names, "mixed": names[1::3]}[form]
+
+
+@pytest.mark.parametrize("form", ["fused", "unfused", "mixed"])
+def test_folding_is_the_model_in_float64(model, form):
     clips, config = clips_for(model.config, 1), model.config
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (config.pixel_mean, config.pixel_std))
     pixels = ((clips.double() / 255 - mean) / std).movedim(-1, -3).movedim(1, 0)
@@ -77,7 +83,7 @@ def test_folding_is_the_model_in_float64(model, fuse):
     double.load_state_dict(model.state_dict())
     with torch.no_grad():
         expected = double(pixels)
-    found = run_float(fold(model, fuse_repconv=fuse), clips, dtype=torch.float64)["head.logits"] / config.frames
+    found = run_float(fold(model, unfused=choice(form)), clips, dtype=torch.float64)["head.logits"] / config.frames
     assert float((found - expected).abs().max()) < 1e-9
     assert float(expected.std()) > 0.1
 
@@ -230,9 +236,18 @@ def test_close_to_the_float_network(quantized):
     assert all(layer.clipped < 0.01 for layer in report.layers if layer.kind in ("residual", "planes"))
 
 
-def test_unfused_is_close_too(model):
-    network, report = quantize(model, clips_for(model.config), fuse_repconv=False)
-    assert len(network.operators) == 5 + 20 + sum(model.config.depths) * 16 + 1
+@pytest.mark.parametrize("form", ["unfused", "mixed"])
+def test_unfused_is_close_too(model, form):
+    unfused = choice(form)
+    network, report = quantize(model, clips_for(model.config), unfused=unfused)
+    assert len(network.operators) == 5 + 20 + sum(model.config.depths) * 8 + 2 * len(unfused) + 1
+    made = {operator.name for operator in network.operators}
+    for name in repconvs(MICRO):
+        parts = {f"{name}.{part}" for part in ("first", "depthwise", "last")}
+        assert made & {name, *parts} == (parts if name in unfused else {name})
+    assert report.unfused == unfused
+    assert report.to_dict()["unfused"] == unfused
+    assert f"left as three convolutions: {unfused[0]}, " in report.table()
     # An integer spike has as many thresholds to miss as it has levels.
     assert mean_local(report) > (0.998 if model.config.neuron.levels == 1 else 0.997)
 

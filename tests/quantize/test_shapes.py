@@ -30,9 +30,9 @@ def test_frames_and_size():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"name": "15G"}, "`name` must be one of .*55M.*, not `'15G'`"),
-    ({"name": "micro", "frames": 0}, "`frames` must be at least 1, not `0`"),
-    ({"name": "micro", "size": -3}, "`size` must be at least 1, not `-3`")])
+    ({"model": "15G"}, "`name` must be one of .*55M.*, not `'15G'`"),
+    ({"model": "micro", "frames": 0}, "`frames` must be at least 1, not `0`"),
+    ({"model": "micro", "size": -3}, "`size` must be at least 1, not `-3`")])
 def test_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         shape_network(**arguments)

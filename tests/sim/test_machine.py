@@ -11,8 +11,11 @@ from spikeloom.config import preset
 from spikeloom.hw.isa import Opcode, Target
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.network import Conv, KeyValue
+from spikeloom.quantize.models import named_config
+from spikeloom.quantize.quantizer import quantize
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
+from spikeloom.quantize.untrained import untrained
 from spikeloom.registers import ErrorCode
 from spikeloom.sim.accelerator_model import MemoryModel, SimulationTimeout
 from spikeloom.sim.compare import Comparison
@@ -59,6 +62,22 @@ def test_further_themes(seed, theme, name, verilog):
     with machine_for(network, name, verilog, replace(STALLING, seed=seed)) as machine:
         comparison = run(machine, network, seed)
     assert comparison.mismatches == 0, comparison.summary()
+
+
+def test_fused_and_unfused_repconvs(verilog):
+    """Some RepConvs one 3x3 convolution, some three with planes between; one of each kind in each block."""
+    unfused = ("block3.0.attn.q_conv", "block3.0.attn.proj_conv", "block4.0.attn.v_conv")
+    config = replace(named_config("micro"), height=12, width=12)
+    clips = np.random.default_rng(0).integers(0, 256, (2, config.frames, 12, 12, 3), np.uint8)
+    network, _ = quantize(untrained(config, clips[0]), clips, unfused=unfused)
+    planes = {name for name, tensor in network.tensors.items() if tensor.kind == "planes" and ".attn." in name}
+    assert planes == {f"{name}.{part}.planes" for name in unfused for part in ("first", "depthwise")}
+    with machine_for(network, "tiny", verilog, replace(STALLING, seed=1), observe=True) as machine:
+        comparison = run(machine, network)
+    assert planes <= set(comparison.tensors)
+    assert comparison.mismatches == 0, comparison.summary()
+    with machine_for(network, "tiny", verilog, replace(STALLING, seed=2)) as machine:  # planes stay on chip
+        assert run(machine, network, reference=Reference(network)).mismatches == 0
 
 
 @pytest.mark.slow
