@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .layers import conv, per_frame
 from .neurons import LIF, NeuronConfig
 
-__all__ = ["HEADS", "LEVELS", "Pyramid", "check_pyramid", "enlarge"]
+__all__ = ["HEADS", "LEVELS", "Pyramid", "check_pyramid", "enlarge", "enlarge_to"]
 
 HEADS = ("class", "pose", "segment")
 
@@ -89,4 +89,9 @@ def _matched(level: Tensor, like: Tensor) -> Tensor:
 
 def enlarge(x: Tensor, factor: int) -> Tensor:
     """Nearest neighbour: ``[..., h, w] -> [..., factor * h, factor * w]``."""
-    return x.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    return enlarge_to(x, factor * x.shape[-2], factor * x.shape[-1])
+
+
+def enlarge_to(x: Tensor, height: int, width: int) -> Tensor:
+    """The same to a size that is a multiple of ``x``'s."""
+    return x.repeat_interleave(width // x.shape[-1], -1).repeat_interleave(height // x.shape[-2], -2)

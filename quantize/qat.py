@@ -35,7 +35,7 @@ from spikeloom.network import Accumulating, Conv, Depthwise, KeyValue, Network, 
 from .calibration import accumulate, calibrate, key_value
 from .folding import PIXELS, FloatStage, fold
 from .formats import Formats, choose_formats, weight_max
-from .heads import enlarge
+from .heads import enlarge_to
 from .models import SpikeVideoFormer
 from .neurons import NeuronConfig, integrate, lif_backward, reset, surrogate_derivative
 from .quantizer import SMALLEST_SCALE, build_network
@@ -88,7 +88,8 @@ class QuantizationAware(nn.Module):
             if isinstance(operator, KeyValue):
                 values[operator.output] = key_value(stage, values, torch.float32)
             elif isinstance(operator, Upsample):
-                values[operator.output] = enlarge(values[operator.input], operator.factor)
+                out = network.tensors[operator.output]
+                values[operator.output] = enlarge_to(values[operator.input], out.height, out.width)
             else:
                 values.update(self._operate(stage, operator, network, values))
         return values, network

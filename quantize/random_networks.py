@@ -13,6 +13,8 @@
     frames     q, k, v convolutions, K^T V and attention of every frame, projection + shortcut; only if asked for
     pyramid    convs of stride 2, then conv + upsampled residual for each on the way back; only if asked for
     temporal   q, k, v convolutions, attention from frame to frame, projection + shortcut; only if asked for by `theme`
+    gate       conv summed over space, conv on that, then conv + the result in every pixel; only if asked for
+    maximum    conv with a max-pool behind it, conv + shortcut; only if asked for
     integers   one of residual, separable, planes, dot, most of whose neurons, and those of all other segments but the
                head's, fire integer spikes; only if asked for
 
@@ -44,6 +46,7 @@ from spikeloom.network import (
     Depthwise,
     KeyValue,
     Lif,
+    MaxConv,
     Network,
     NetworkError,
     Neuron,
@@ -60,8 +63,11 @@ from .reference import Reference, neuron_stage
 THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head", "plain")
 """Segment that a network is sure to have, by `seed % len(THEMES)`."""
 
-FURTHER_THEMES = ("temporal", "frames", "pyramid", "integers")
+FURTHER_THEMES = ("temporal", "frames", "pyramid", "integers", "gate", "maximum")
 """Segments that only networks have that are asked for them; these have neurons without memory as well."""
+
+MAXIMUM_SHIFT = 8
+"""Of what a maximum is taken of: every accumulator is a residual then."""
 
 FRAMES = (1, 3, 4, 8, 11, 16, 24)
 HEAD_WIDTHS = (12, 45, 16, 32, 7, 1)
@@ -213,7 +219,7 @@ class _Builder:
             "plain": self.plain, "residual": self.residual, "separable": self.separable, "planes": self.planes,
             "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal, "frames": self.frames,
             "pyramid": self.pyramid,
-            "integers": self.integers}
+            "integers": self.integers, "gate": self.gate, "maximum": self.maximum}
         self.source(theme)
         sections = [theme] if theme not in ("pixels", "head") else []
         others = ("plain", "residual", "separable", "planes")
@@ -296,6 +302,30 @@ class _Builder:
             wide = self.declare(f"{name}.out", "residual", *size, coarse.fraction_bits)
             self.append(Upsample(name=name, input=coarse.name, output=wide))
             self.conv(source=source, channels=coarse.channels, stride=1, same=True, mode="both", shortcut=wide)
+
+    def gate(self) -> None:
+        """What neurons make of the sums over space is added in every pixel."""
+        source, (_, height, width) = self.top, self.shape
+        self.conv(stride=1, same=True, mode="pool")
+        self.conv(kernel=1, stride=1, same=True, mode="both")
+        small = self.network.tensors[str(self.stream)]
+        name = self.name("upsample")
+        wide = self.declare(f"{name}.out", "residual", small.channels, height, width)
+        self.append(Upsample(name=name, input=small.name, output=wide, factor=None))
+        self.conv(source=source, channels=small.channels, stride=1, same=True, mode="both", shortcut=wide)
+
+    def maximum(self) -> None:
+        rng, name, given = self.rng, self.name("maximum"), self.network.tensors[self.top]
+        kernel, count = int(rng.choice((1, 3))), self.channels()
+        choices = ((3, 2), (3, 2), (3, 1), (2, 2))[:4 if min(given.height, given.width) > 1 else 3]
+        window, stride = choices[int(rng.integers(len(choices)))]
+        self.weights(name, (count, given.channels, kernel, kernel), given)
+        operator = MaxConv(
+            name=name, input=given.name, weight=f"{name}.weight", padding=kernel // 2, window=window,
+            window_stride=stride, window_padding=(window - 1) // 2, neuron=Neuron(mode="residual", bias=""))
+        shape = count, operator.pooled(given.height), operator.pooled(given.width)
+        self.finish(operator, shape, "both", None)
+        self.conv(channels=count, stride=1, same=True, mode="both", shortcut=self.stream)
 
     def integers(self) -> None:
         (self.residual, self.separable, self.planes, self.dot, self.hamming)[self.seed % 5]()
@@ -421,10 +451,12 @@ class _Builder:
         """`acc` of an operator that has no neuron stage yet, and its bounds."""
         trial = replace(self.network, tensors=dict(self.network.tensors), arrays=dict(self.network.arrays))
         zeros = np.zeros(shape[0], dtype=np.int32)
+        kind = "residual" if isinstance(operator, MaxConv) else "planes"
         trial.tensors["trial"] = Declaration(
-            name="trial", kind="planes", channels=shape[0], height=shape[1], width=shape[2])
-        trial.arrays["trial"] = zeros
-        operator = replace(operator, neuron=Neuron(mode="planes", bias="trial", shift="trial", planes="trial"))
+            name="trial", kind=kind, channels=shape[0], height=shape[1], width=shape[2])
+        trial.arrays |= {"trial": zeros, "shift": zeros + MAXIMUM_SHIFT}
+        neuron = {"mode": kind, "bias": "trial", "shift": "shift", kind: "trial"}
+        operator = replace(operator, neuron=Neuron(**neuron))
         trial.operators, trial.output = [*self.network.operators, operator], "trial"
         reference = Reference(trial)
         self.bounds = reference.bounds[operator.name].accumulator
@@ -442,7 +474,9 @@ class _Builder:
         if shortcut is not None and self.values[shortcut].shape != accumulator.shape:
             shortcut = None
         stage = self.stage(operator.name, shape, mode, shortcut)
-        self.fill(stage, accumulator)
+        if isinstance(operator, MaxConv):
+            stage = replace(stage, negate=None)
+        self.fill(stage, accumulator, maximum=isinstance(operator, MaxConv))
         self.append(replace(operator, neuron=stage))
         self.stream = stage.residual
         self.top = stage.spikes or stage.planes or self.top
@@ -471,15 +505,22 @@ class _Builder:
             threshold=f"{name}.threshold" if fires else None, lif=lif if fires else None, levels=levels,
             shortcut=shortcut, pool=mode == "pool", **made)
 
-    def fill(self, stage: Neuron, accumulator: Tensor) -> None:
-        """Draw shift, negate and threshold of a stage, search its bias, and store them."""
+    def fill(self, stage: Neuron, accumulator: Tensor, *, maximum: bool = False) -> None:
+        """Draw shift, negate and threshold of a stage, search its bias, and store them.
+
+        `maximum`: values are no less than the least residual.
+        """
         channels = accumulator.shape[2]
         arrays: dict[str, Tensor] = {}
         if stage.negate is not None:
             arrays[stage.negate] = torch.from_numpy(self.rng.integers(0, 2, channels))
         spread = _moments(accumulator)[1].clip(min=0.5)
         if stage.shift is not None:
-            arrays[stage.shift] = torch.from_numpy(self.shifts(spread, stage.planes is not None))
+            shifts, reach = self.shifts(spread, stage.planes is not None), max(-self.bounds[0], self.bounds[1], 1)
+            if maximum:
+                least = max(SHIFT_MIN, reach.bit_length() + 2 - RESIDUAL_BITS)
+                shifts = shifts.clip(least, max(least, MAXIMUM_SHIFT))
+            arrays[stage.shift] = torch.from_numpy(shifts)
             spread = spread / 2.0 ** arrays[stage.shift].numpy()
         if stage.threshold is not None:
             reach = 1 << (CURRENT_BITS - 2) if stage.mode == "direct" else 1 << (RESIDUAL_BITS - 2)
@@ -487,7 +528,8 @@ class _Builder:
             if stage.levels > 1:
                 arrays[stage.threshold] = steps(arrays[stage.threshold], stage.levels)
         shortcut = self.values[stage.shortcut] if stage.shortcut is not None else None
-        arrays[stage.bias] = self.biases(stage, arrays, accumulator, shortcut)
+        most = max(-self.bounds[0], self.bounds[1], 1) if maximum else 1 << CURRENT_BITS
+        arrays[stage.bias] = self.biases(stage, arrays, accumulator, shortcut, most)
         for name, array in arrays.items():
             self.network.arrays[name] = array.numpy().astype(np.int32)
 
@@ -517,11 +559,12 @@ class _Builder:
         return near.round().clip(1, (1 << 27) - 1).astype(np.int64)
 
     def biases(
-        self, stage: Neuron, arrays: Mapping[str, Tensor], accumulator: Tensor, shortcut: Tensor | None
+        self, stage: Neuron, arrays: Mapping[str, Tensor], accumulator: Tensor, shortcut: Tensor | None, most: int
     ) -> Tensor:
-        """Biases that keep `a` inside its width; with spikes, by bisection towards a rate drawn per channel."""
+        """Biases of magnitude up to `most` that keep `a` inside its width; with spikes, by bisection towards a rate
+        drawn per channel."""
         channels = accumulator.shape[2]
-        room = (1 << (CURRENT_BITS - 1)) - 1 - max(-self.bounds[0], self.bounds[1])
+        room = min(most, (1 << (CURRENT_BITS - 1)) - 1 - max(-self.bounds[0], self.bounds[1]))
         low = torch.full((channels,), -room)
         high = -low
         if stage.spikes is None:

@@ -40,6 +40,7 @@ from spikeloom.network import (
     Depthwise,
     KeyValue,
     Lif,
+    MaxConv,
     Network,
     NetworkError,
     Neuron,
@@ -48,6 +49,8 @@ from spikeloom.network import (
     Upsample,
     inputs_of,
 )
+
+from .heads import enlarge_to
 
 DTYPES = {
     "pixels": torch.uint8, "spikes": torch.bool, "integers": torch.uint8, "residual": torch.int16, "planes": torch.int8,
@@ -142,8 +145,8 @@ class Reference:
         if isinstance(operator, KeyValue):
             return {operator.output: self._keyvalue(operator, values[operator.key], values[operator.value])}
         if isinstance(operator, Upsample):
-            rows = values[operator.input].repeat_interleave(operator.factor, dim=-2)
-            return {operator.output: rows.repeat_interleave(operator.factor, dim=-1)}
+            out = self.network.tensors[operator.output]
+            return {operator.output: enlarge_to(values[operator.input], out.height, out.width)}
         accumulator = self.accumulate(operator, values)
         if accumulators is not None:
             accumulators[operator.name] = accumulator[:, 0].cpu()
@@ -161,6 +164,8 @@ class Reference:
             if p and self.network.tensors[operator.input].kind == "pixels":
                 x, p = pad_colour(x, p, torch.tensor(operator.pad_codes)), 0
             y = F.conv2d(x, weight, stride=operator.stride, padding=p)
+        if isinstance(operator, MaxConv):
+            y = F.max_pool2d(y, operator.window, operator.window_stride, operator.window_padding)
         return _integers(operator.name, y).unflatten(0, steps)
 
     def _keyvalue(self, operator: KeyValue, key: Tensor, value: Tensor) -> Tensor:

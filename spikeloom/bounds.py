@@ -13,6 +13,9 @@ an output channel,
                                                       L = levels of the query
     temporal    -T D (AND: 0)       T D               T frames, scores of magnitude at most D
 
+A maximum lies within the bound of what it is taken of; since the machine makes it of differences of residuals, what it
+is taken of must not lie below the least residual.
+
 Checked: accumulators against ACCUMULATOR_BITS, `a = +-acc + bias` against CURRENT_BITS, K^T V against three limbs,
 temporal sums against MEMBRANE_BITS and spatial ones, which become input currents with guard bits, against
 MEMBRANE_BITS - GUARD_BITS (4096 pixels): so neither ever saturates, and X always has the width of a membrane potential.
@@ -27,9 +30,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spikeloom.arithmetic import GUARD_BITS, LIMB_BITS, MEMBRANE_BITS, RESIDUAL_BITS, limb_count
+from spikeloom.arithmetic import (
+    GUARD_BITS,
+    LIMB_BITS,
+    MEMBRANE_BITS,
+    RESIDUAL_BITS,
+    limb_count,
+    round_shift,
+)
 from spikeloom.config import ACCUMULATOR_BITS
-from spikeloom.network import Accumulating, Attend, Conv, KeyValue, Network, NetworkError, TemporalAttend, Upsample
+from spikeloom.network import (
+    Accumulating,
+    Attend,
+    Conv,
+    KeyValue,
+    MaxConv,
+    Network,
+    NetworkError,
+    TemporalAttend,
+    Upsample,
+)
 
 CURRENT_BITS = 26
 """Width of `a`, signed: an accumulator plus a bias."""
@@ -140,11 +160,26 @@ def _prove_neuron(
     _require(operator, "a = acc + bias", low, high, CURRENT_BITS)
     if neuron.logits is not None:
         _require(operator, "sum over frames", low * network.frames, high * network.frames, MEMBRANE_BITS)
+    if isinstance(operator, MaxConv):
+        _prove_maximum(network, operator, low, high)
     if neuron.pool:
         pixels = _pixels(network, operator)
         largest = np.full(1, pixels << (RESIDUAL_BITS - 1), dtype=np.int64)
         _require(operator, f"sum over {pixels} pixels", -largest, largest - pixels, MEMBRANE_BITS - GUARD_BITS)
     return int(low.min()), int(high.max())
+
+
+def _prove_maximum(network: Network, operator: MaxConv, low: Integers, high: Integers) -> None:
+    """`low`, `high`: of `a`. See `spikeloom.hw.program.maximum` for what is added to it."""
+    shift = network.arrays[str(operator.neuron.shift)].astype(np.int64)
+    _require(operator, "maximum of values whose least", round_shift(low, shift), 0 * low, RESIDUAL_BITS)
+    raised = raise_by(shift)
+    _require(operator, "a of a maximum", -high - 1 - raised, high + raised, CURRENT_BITS)
+
+
+def raise_by(shift: Integers) -> Integers:
+    """What is added to `a` so that the residual rises by half of its range: 2**15 * 2**shift."""
+    return np.int64(1) << (RESIDUAL_BITS - 1 + shift)
 
 
 def _pixels(network: Network, operator: Accumulating) -> int:

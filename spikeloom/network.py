@@ -118,6 +118,22 @@ class Conv:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaxConv(Conv):
+    """Dense convolution and signed max-pooling: acc[t, c, y, x] is the largest value of the convolution in a window of
+    `window` x `window` outputs that begins at (y, x) * `window_stride` - `window_padding`; what lies outside the map
+    does not count. 2 * `window_padding` < `window`. Of spikes or planes; the neuron stage has mode residual and a
+    residual output, and neither shortcut, negate nor pool."""
+
+    window: int = 3
+    window_stride: int = 2
+    window_padding: int = 1
+
+    def pooled(self, size: int) -> int:
+        """Rows or columns of the result, for so many of the convolution."""
+        return (size + 2 * self.window_padding - self.window) // self.window_stride + 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Depthwise:
     """Depthwise convolution, stride 1, `weight` names int8[C, 1, k, k], k in 1..7 odd; zero padding. Input spikes or
     planes."""
@@ -174,12 +190,13 @@ class TemporalAttend:
 @dataclass(frozen=True, kw_only=True)
 class Upsample:
     """Nearest neighbour: output[t, c, y, x] = input[t, c, y // factor, x // factor], residual tensors of the same
-    `fraction_bits`. The result may be the shortcut of later neuron stages. `factor` is 2."""
+    `fraction_bits`. The result may be the shortcut of later neuron stages. `factor` is 2, or None: the input is a 1x1
+    map, whose value every pixel of the output has."""
 
     name: str
     input: str
     output: str
-    factor: int = 2
+    factor: int | None = 2
 
 
 Accumulating = Conv | Depthwise | Attend | TemporalAttend
@@ -187,8 +204,8 @@ Accumulating = Conv | Depthwise | Attend | TemporalAttend
 
 Operator = Accumulating | KeyValue | Upsample
 _OPERATORS: Mapping[str, type] = {
-    "conv": Conv, "depthwise": Depthwise, "keyvalue": KeyValue, "attend": Attend, "temporalattend": TemporalAttend,
-    "upsample": Upsample}
+    "conv": Conv, "maxconv": MaxConv, "depthwise": Depthwise, "keyvalue": KeyValue, "attend": Attend,
+    "temporalattend": TemporalAttend, "upsample": Upsample}
 
 
 @dataclass(kw_only=True)
@@ -421,11 +438,14 @@ def _check_operator(network: Network, operator: Operator, made: set[str]) -> Non
 
 def _check_upsample(network: Network, operator: Upsample) -> None:
     source, out = (network.tensors[n] for n in (operator.input, operator.output))
-    if operator.factor != 2:
-        _fail(operator, f"factor must be 2, not {operator.factor!r}")
+    if operator.factor not in (2, None):
+        _fail(operator, f"factor must be 2, not {operator.factor!r} (None: of a 1x1 map)")
+    if operator.factor is None and (source.height, source.width) != (1, 1):
+        _fail(operator, f"without a factor the input must be a 1x1 map, not {source}")
     if source.kind != "residual" or out.kind != "residual" or source.fraction_bits != out.fraction_bits:
         _fail(operator, "input and output must be residual and have the same fraction_bits")
-    wanted = source.channels, 2 * source.height, 2 * source.width
+    size = (out.height, out.width) if operator.factor is None else (2 * source.height, 2 * source.width)
+    wanted = source.channels, *size
     if _shape(network, out.name) != wanted:
         _fail(operator, f"output {out.name} must be residual {list(wanted)}, not {out}")
 
@@ -470,7 +490,25 @@ def _accumulator_shape(network: Network, operator: Accumulating) -> tuple[int, i
     size = [(n + 2 * operator.padding - kh) // stride + 1 for n in (source.height, source.width)]
     if min(size) < 1:
         _fail(operator, "the output has no pixels")
+    if isinstance(operator, MaxConv):
+        size = _pooled(operator, source, size)
     return co, size[0], size[1]
+
+
+def _pooled(operator: MaxConv, source: Tensor, size: list[int]) -> list[int]:
+    """Rows and columns of a max-pooled map of `size`."""
+    neuron = operator.neuron
+    if source.kind == "pixels":
+        _fail(operator, "a maximum is of convolved spikes or planes, not of pixels")
+    if neuron.mode != "residual" or neuron.residual is None or neuron.shortcut or neuron.negate or neuron.pool:
+        _fail(operator, "a maximum needs mode residual and a residual output, and takes no shortcut, negate or pool")
+    if min(operator.window, operator.window_stride) < 1 or not 0 <= 2 * operator.window_padding < operator.window:
+        _fail(operator, f"no windows of {operator.window}, stride {operator.window_stride} and padding "
+                        f"{operator.window_padding}")
+    size = [operator.pooled(n) for n in size]
+    if min(size) < 1:
+        _fail(operator, "the output has no pixels")
+    return size
 
 
 def _check_neuron(network: Network, operator: Accumulating, shape: tuple[int, int, int]) -> None:

@@ -5,6 +5,7 @@ none). Per operator and clip, with T frames, outputs Co x Ho x Wo, and P bits pe
 planes 8, integer spikes as many as they have levels: they are the sum of that many binary spikes)::
 
     conv        T * Co * Ho * Wo * Ci * kh * kw * P       on the array
+    maxconv     the same, Ho x Wo in front of the maximum; the array adds up again what several windows look at
     attend      T * C  * H  * W  * D * P                  on the array, D = head width; limbs not counted
     depthwise   T * C  * Ho * Wo * k * k * P              in the depthwise unit
     keyvalue    T * C  * H  * W  * D * P of K * P of V    in the Hamming unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikeloom.network import Attend, Conv, KeyValue, TemporalAttend, Upsample
+from spikeloom.network import Attend, Conv, KeyValue, MaxConv, TemporalAttend, Upsample
 from spikeloom.operations import additions, additions_by_engine
 from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network
 from spikeloom.quantize.reference import Reference
@@ -37,7 +37,11 @@ def test_additions(seed: int, theme: str) -> None:
             levels = network.tensors[operator.input].levels
             bits = levels if levels > 1 or tensors[operator.input].dtype == torch.bool else 8
             weights = network.arrays[operator.weight][0].size
-            counted = accumulators[operator.name].numel() * weights * bits
+            outputs = accumulators[operator.name].numel()
+            if isinstance(operator, MaxConv):  # as many outputs as inputs, which the maximum makes fewer
+                height, width = tensors[operator.input].shape[2:]
+                outputs = outputs // accumulators[operator.name][0, 0].numel() * height * width
+            counted = outputs * weights * bits
             engine = "array" if isinstance(operator, Conv) else "depthwise"
         assert additions(network, operator) == counted, operator.name
         totals[engine] += counted

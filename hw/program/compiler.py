@@ -19,6 +19,7 @@ from spikeloom.network import (
     Conv,
     Depthwise,
     KeyValue,
+    MaxConv,
     Network,
     Operator,
     TemporalAttend,
@@ -34,6 +35,7 @@ from .emitter import Emitter, align
 from .errors import MappingError
 from .handover import Handover, handover_rows, hands_over
 from .layout import Region, TensorPlace
+from .maximum import lower_maximum
 from .memory_map import place_tensors
 from .order import StuckError, in_order
 from .program import OperatorInfo, Program
@@ -131,6 +133,8 @@ def _lower(
             rows = handover_rows(network, places, index, emitter.config, tile)
             if rows:
                 return Handover(emitter, network, places, index, residuals, rows).lower()
+        if isinstance(operator, MaxConv):
+            return lower_maximum(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Conv):
             return lower_conv(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Depthwise):

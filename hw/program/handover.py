@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from spikeloom.arithmetic import PLANE_BITS
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import Core
-from spikeloom.network import Conv, Depthwise, Network, inputs_of
+from spikeloom.network import Conv, Depthwise, MaxConv, Network, inputs_of
 
 from .convolution import ArrayWeights, ConstantWeights
 from .depthwise import DepthwiseLowering, depthwise_geometry
@@ -33,7 +33,8 @@ def hands_over(network: Network, index: int) -> bool:
     if index + 1 >= len(network.operators):
         return False
     first, second = network.operators[index:index + 2]
-    if not isinstance(first, Depthwise) or not isinstance(second, Conv) or first.neuron.planes is None:
+    plain = isinstance(second, Conv) and not isinstance(second, MaxConv)
+    if not isinstance(first, Depthwise) or not plain or first.neuron.planes is None:
         return False
     planes = first.neuron.planes
     readers = [o for o in network.operators if planes in inputs_of(o)]

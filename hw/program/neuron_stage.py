@@ -13,7 +13,7 @@ from spikeloom.network import Network, Neuron
 
 from .constants import NEVER, pack_parameters
 from .emitter import Emitter, Transfer
-from .enlarge import enlarged, row_transfers
+from .enlarge import copies, enlarged, row_transfers
 from .errors import MappingError
 from .feeds import Tile
 from .layout import ITEM_BEATS, ChannelMap, TensorPlace, ceil_div, lane_groups
@@ -50,7 +50,7 @@ class OutputTile:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """Part of an OutputTile that one DRAIN takes, relative to it: whole rows, or part of one. `item`: items before."""
 
     word: int
@@ -86,19 +86,21 @@ class NeuronStage:
         height, width: Of the accumulator map.
         pass_words: Output words that one pass fills.
         residuals: Where residual tensors lie.
+        blocks: Blocks of parameter rows of all output words; None: one per threshold.
     """
 
     def __init__(
         self, emitter: Emitter, network: Network, places: dict[str, TensorPlace], neuron: Neuron, out_map: ChannelMap,
-        height: int, width: int, pass_words: int, residuals: Residuals,
+        height: int, width: int, pass_words: int, residuals: Residuals, blocks: Sequence[bytes] | None = None,
     ) -> None:
         self._emitter, self._config, self._neuron = emitter, emitter.config, neuron
         self._places, self._frames, self._pixels, self._width = places, network.frames, height * width, width
         self._pass_words, self._residuals, self._levels = pass_words, residuals, neuron.levels
-        self._offsets = [emitter.constant(rows) for rows in _parameters(network, neuron, out_map)]
+        blocks = _parameters(network, neuron, out_map) if blocks is None else blocks
+        self._offsets = [emitter.constant(rows) for rows in blocks]
         self._words = out_map.words
-        if pass_words * neuron.levels > self._config.parameter_depth:
-            raise MappingError(f"{neuron.levels} thresholds of {pass_words} words do not fit the parameter buffer "
+        if pass_words * len(blocks) > self._config.parameter_depth:
+            raise MappingError(f"{len(blocks)} thresholds of {pass_words} words do not fit the parameter buffer "
                                f"({self._config.parameter_depth} rows)")
         # windows of what is read and of what is made; None: staged, if there is such a tensor at all
         self._source = residuals.homes.get(neuron.shortcut or "")
@@ -109,22 +111,22 @@ class NeuronStage:
     def parameters(self, output: OutputTile) -> tuple[Content, int]:
         """The parameter rows that a tile's are among, and how many come before its own.
 
-        Integer spikes: the rows of all words with the first threshold, then with the second, and so on.
+        The rows of all words of the first block, then of the second, and so on; integer spikes: of each threshold.
         """
         first, words = self._together(output)
         beats = self._config.parameter_beats
 
         def fill(row: int) -> None:
             self._emitter.layer = self._layer
-            for level, start in enumerate(self._offsets):
-                self._emitter.load_constants(Target.PARAMETERS, row + level * words, words,
+            for block, start in enumerate(self._offsets):
+                self._emitter.load_constants(Target.PARAMETERS, row + block * words, words,
                                              start + first * beats * self._config.beat_bytes, words * beats)
 
-        return Content(("parameters", self._layer, first), words * self._levels, fill), output.word - first
+        return Content(("parameters", self._layer, first), words * len(self._offsets), fill), output.word - first
 
     def _together(self, output: OutputTile) -> tuple[int, int]:
         """First word, and number of words, whose parameters are loaded at a time."""
-        most = max(self._pass_words, self._config.parameter_depth // PARAMETER_PARTS // self._levels)
+        most = max(self._pass_words, self._config.parameter_depth // PARAMETER_PARTS // len(self._offsets))
         most -= most % self._pass_words
         first = output.word - output.word % most
         return first, min(most, self._words - first)
@@ -139,7 +141,7 @@ class NeuronStage:
             return ()
         name, first, last = self._neuron.shortcut, output.tile.row, output.tile.row + output.tile.rows
         if self._wide is not None:
-            name, first, last = self._wide.source, first // self._wide.factor, ceil_div(last, self._wide.factor)
+            name, first, last = self._wide.source, first // self._wide.rows, ceil_div(last, self._wide.rows)
         return self._emitter.needs(self._places[name], first, last, output.word, output.word + output.words)
 
     def prepare(self, output: OutputTile) -> list[int]:
@@ -160,25 +162,30 @@ class NeuronStage:
         for index, piece in enumerate(pieces):
             item = loaded[index] if loaded else self._staged(piece)
             for level in range(self._levels):
-                self._drain(output, piece, bank, parameter, item, local, carry, level)
+                row = self._row(output, piece, parameter, level)
+                self._drain(output, piece, bank, row, item, local, carry, level)
                 self._store(output, piece, item, level)
             if loaded and len(loaded) < len(pieces):
                 loaded.append(self._load_shortcut(output, pieces[len(loaded)]))
 
-    def _loaded_before(self, pieces: list[_Piece]) -> int:
+    def _row(self, output: OutputTile, piece: Piece, parameter: int, block: int) -> int:
+        """Parameter row of the first word of a piece in a block."""
+        return parameter + block * self._together(output)[1] + piece.word
+
+    def _loaded_before(self, pieces: list[Piece]) -> int:
         spilled = self._neuron.shortcut is not None and self._source is None
         return min(len(pieces), PIECES_LOADED) if spilled else 0
 
-    def _staged(self, piece: _Piece) -> int:
+    def _staged(self, piece: Piece) -> int:
         """Where r goes if there is no shortcut and the tensor lies in DDR."""
         made = self._neuron.residual is not None and self._target is None
         return self._residuals.staging.take(piece.items) if made else 0
 
-    def _pieces(self, output: OutputTile) -> Iterator[_Piece]:
+    def _pieces(self, output: OutputTile) -> Iterator[Piece]:
         """All at once; or so that the rows lie together in the window; or so that a few pieces fit the staging."""
         tile, n = output.tile, self._neuron
         if n.shortcut is None and n.residual is None:
-            yield _Piece(0, output.words, 0, tile.rows, 0, tile.cols, 0)
+            yield Piece(0, output.words, 0, tile.rows, 0, tile.cols, 0)
             return
         homes = [home for home in (self._source, self._target) if home is not None]
         staged = (n.shortcut is not None and self._source is None) or (n.residual is not None and self._target is None)
@@ -195,24 +202,28 @@ class NeuronStage:
                     whole = home.width == tile.cols
                     rows = min(rows, home.rows - (tile.row + row) % home.rows) if whole else 1
                 for col in range(0, tile.cols, cols):
-                    piece = _Piece(word, min(words, output.words - word), row, rows, col, min(cols, tile.cols - col),
+                    piece = Piece(word, min(words, output.words - word), row, rows, col, min(cols, tile.cols - col),
                                    item)
                     item += piece.items
                     yield piece
                 row += rows
 
-    def _load_shortcut(self, output: OutputTile, piece: _Piece) -> int:
+    def _load_shortcut(self, output: OutputTile, piece: Piece) -> int:
         assert self._neuron.shortcut is not None
         item = self._residuals.staging.take(piece.items)
         if self._wide is None:
             self._load_items(item, self._transfer(self._places[self._neuron.shortcut], output, piece))
             return item
         tile, start = output.tile, output.lane_group * self._words + output.word + piece.word
+        small = self._places[self._wide.source]
+        if small.height == small.width == 1:
+            self._load_items(item, copies(small, start, piece.words, piece.pixels, self._config.beat_bytes))
+            return item
         for index in range(piece.words * piece.rows):
             word, row = divmod(index, piece.rows)
             first = tile.col + piece.col
             for before, transfer in row_transfers(
-                    self._places[self._wide.source], self._wide.factor, start + word, tile.row + piece.row + row, first,
+                    small, self._wide, start + word, tile.row + piece.row + row, first,
                     first + piece.cols, self._config.beat_bytes):
                 self._load_items(item + index * piece.cols + before, transfer)
         return item
@@ -224,7 +235,7 @@ class NeuronStage:
             [Access(RESIDUAL, item, item + count, write=True), *transfer.accesses(beat, write=False)])
 
     def _residual_fields(
-        self, output: OutputTile, piece: _Piece, item: int, *, write: bool
+        self, output: OutputTile, piece: Piece, item: int, *, write: bool
     ) -> tuple[dict[str, int], list[Access]]:
         """`item`: where the piece is staged, if it is."""
         n = self._neuron
@@ -241,18 +252,18 @@ class NeuronStage:
                          for low in range(first, first + piece.words * stride, stride)]
         return fields, accesses
 
-    def _home_item(self, home: Window, output: OutputTile, piece: _Piece) -> int:
+    def _home_item(self, home: Window, output: OutputTile, piece: Piece) -> int:
         tile = output.tile
         return home.item(output.lane_group, output.word + piece.word, tile.row + piece.row, tile.col + piece.col)
 
     def _drain(
-        self, output: OutputTile, piece: _Piece, bank: int, parameter: int, item: int, local: LocalPlanes | None,
-        carry: int, level: int,
+        self, output: OutputTile, piece: Piece, bank: int, row: int, item: int, local: LocalPlanes | None,
+        carry: int, level: int = 0, *, fires: bool = True,
     ) -> None:
-        n, tile = self._neuron, output.tile
+        """One DRAIN with parameters from `row` on, and the store of its beats. Without `fires` it only makes r."""
+        tile, n = output.tile, self._neuron if fires else replace(self._neuron, lif=None, spikes=None)
         mode = Mode.SUM if n.logits else Mode[n.mode.upper()]
         last_group = output.lane_group == lane_groups(self._frames, self._config) - 1
-        row = parameter + level * self._together(output)[1] + piece.word
         pixel, pixels = piece.row * tile.cols + piece.col, piece.pixels
         fields, accesses = self._residual_fields(output, piece, item, write=level == self._levels - 1)
         accesses += [Access(f"acc {bank}", pixel, pixel + pixels),
@@ -283,7 +294,7 @@ class NeuronStage:
             assert name is not None
             self._emitter.store(self._transfer(self._places[name], output, piece, level), Source.DRAIN)
 
-    def _store(self, output: OutputTile, piece: _Piece, item: int, level: int) -> None:
+    def _store(self, output: OutputTile, piece: Piece, item: int, level: int) -> None:
         """The other stores of one DRAIN. They come right behind it: it blocks while the FIFO is full."""
         n, beat = self._neuron, self._config.beat_bytes
         last = output.last and piece.row * output.tile.cols + piece.col + piece.pixels == output.tile.pixels
@@ -301,7 +312,7 @@ class NeuronStage:
             offset = place.offset + (output.word + piece.word) * beats * beat
             self._emitter.store(Transfer(place, offset, piece.words * beats), Source.DRAIN)
 
-    def _store_residual(self, output: OutputTile, piece: _Piece, item: int) -> None:
+    def _store_residual(self, output: OutputTile, piece: Piece, item: int) -> None:
         assert self._neuron.residual is not None
         place, pixels = self._places[self._neuron.residual], piece.pixels
         if self._target is None:
@@ -313,7 +324,7 @@ class NeuronStage:
             item = first + word * self._target.word_stride
             self._emitter.store_residual(self._transfer(place, output, one), item, pixels)
 
-    def _transfer(self, place: TensorPlace, output: OutputTile, piece: _Piece, level: int = 0) -> Transfer:
+    def _transfer(self, place: TensorPlace, output: OutputTile, piece: Piece, level: int = 0) -> Transfer:
         """The items of a piece in a spikes, planes or residual tensor, or in a map of integer spikes."""
         beats, tile = ITEM_BEATS[place.kind], output.tile
         item = beats * self._config.beat_bytes

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Lif, Network, Neuron, Operator, Tensor, Upsample
+from spikeloom.network import (
+    Attend,
+    Conv,
+    Depthwise,
+    KeyValue,
+    Lif,
+    MaxConv,
+    Network,
+    Neuron,
+    Operator,
+    Tensor,
+    Upsample,
+)
 
 
 class Builder:
@@ -29,6 +42,20 @@ class Builder:
         stage = self._stage(name, kind, channels, height, width, neuron)
         return self._add(Conv(name=name, input=source, weight=f"{name}.weight", stride=stride, padding=padding,
                               neuron=stage))
+
+    def maximum(self, source: str = "input", channels: int = 8, kernel: int = 3, padding: int = 1, stride: int = 1,
+                window: int = 3, window_stride: int = 2, window_padding: int = 1) -> tuple[str, str]:
+        """Spikes and residual."""
+        name, given = f"maximum{len(self.network.operators)}", self.network.tensors[source]
+        self._weights(name, (channels, given.channels, kernel, kernel))
+        operator = MaxConv(
+            name=name, input=source, weight=f"{name}.weight", stride=stride, padding=padding, window=window,
+            window_stride=window_stride, window_padding=window_padding, neuron=Neuron(mode="residual", bias=""))
+        height, width = (operator.pooled((n + 2 * padding - kernel) // stride + 1)
+                         for n in (given.height, given.width))
+        stage = self._stage(name, "spikes", channels, height, width, {"mode": "residual", "residual": f"{name}.r"})
+        self._declare(f"{name}.r", "residual", channels, height, width)
+        return self._add(replace(operator, neuron=stage)), f"{name}.r"
 
     def depthwise(self, source: str = "input", kernel: int = 3, padding: int = 1, kind: str = "spikes") -> str:
         name, given = f"depthwise{len(self.network.operators)}", self.network.tensors[source]

@@ -68,7 +68,7 @@ def test_other_machines(seed, name):
     _check(random_network(seed), MACHINES[name], seed)
 
 
-@pytest.mark.parametrize("theme", ["pyramid", "frames"])
+@pytest.mark.parametrize("theme", ["pyramid", "frames", "gate", "maximum"])
 @pytest.mark.parametrize(("name", "seed"), [
     ("tiny", 0), ("tiny", 24), ("small", 1), ("zcu104", 2), ("cramped", 10), ("cramped", 16), ("wide", 7),
     ("wide", 25)])

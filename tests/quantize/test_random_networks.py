@@ -10,7 +10,7 @@ import torch
 
 from spikeloom.arithmetic import LEAKS, RESETS, WEIGHT_MAX
 from spikeloom.bounds import prove_bounds
-from spikeloom.network import Accumulating, Attend, Conv, KeyValue, Network, TemporalAttend, Upsample
+from spikeloom.network import Accumulating, Attend, Conv, KeyValue, MaxConv, Network, TemporalAttend, Upsample
 from spikeloom.quantize.random_networks import (
     FRAMES,
     FURTHER_THEMES,
@@ -83,7 +83,8 @@ def test_features_to_ask_for():
     made = {theme: [random_network(seed, cycles=20_000, theme=theme) for seed in range(3)] for theme in FURTHER_THEMES}
     operators = {theme: [o for network in made[theme] for o in network.operators] for theme in made}
     assert {o.per_frame for o in operators["frames"] if isinstance(o, KeyValue)} == {True}
-    for theme, kind in (("temporal", TemporalAttend), ("pyramid", Upsample)):
+    for theme, kind in (
+            ("temporal", TemporalAttend), ("pyramid", Upsample), ("gate", Upsample), ("maximum", MaxConv)):
         assert all(any(isinstance(o, kind) for o in network.operators) for network in made[theme])
     stages = [o.neuron.lif for theme in made for o in operators[theme] if isinstance(o, Accumulating)]
     assert {lif.leak for lif in stages if lif is not None} == set(LEAKS)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spikeloom.bounds import Bounds
-from spikeloom.network import Attend, Conv, KeyValue, Lif, Network, NetworkError, TemporalAttend, Upsample
+from spikeloom.network import Attend, Conv, KeyValue, Lif, MaxConv, Network, NetworkError, TemporalAttend, Upsample
 from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network, steps
 from spikeloom.quantize.reference import DTYPES, Reference, exact_type, fire
 
@@ -31,9 +31,11 @@ def naive(network: Network, clip: np.ndarray) -> dict[str, np.ndarray]:
             continue
         if isinstance(operator, Upsample):
             given = values[operator.input]
-            out = np.zeros((*given.shape[:2], 2 * given.shape[2], 2 * given.shape[3]), dtype=object)
+            wide = network.tensors[operator.output]
+            out = np.zeros((*given.shape[:2], wide.height, wide.width), dtype=object)
             for t, c, y, x in np.ndindex(out.shape):
-                out[t, c, y, x] = given[t, c, y // 2, x // 2]
+                place = (y // 2, x // 2) if operator.factor == 2 else (0, 0)
+                out[t, c, y, x] = given[t, c][place]
             values[operator.output] = out
             continue
         if isinstance(operator, Attend):
@@ -43,6 +45,8 @@ def naive(network: Network, clip: np.ndarray) -> dict[str, np.ndarray]:
             accumulator = naive_temporal(operator, *(values[n] for n in (operator.query, operator.key, operator.value)))
         else:
             accumulator = naive_convolution(network, operator, values[operator.input])
+        if isinstance(operator, MaxConv):
+            accumulator = naive_maximum(operator, accumulator)
         values.update(naive_neuron(network, operator.neuron, accumulator, values))
     return values
 
@@ -66,6 +70,16 @@ def naive_convolution(network, operator, x):
             elif pixels:
                 total += int(weight[o, i, dy, dx]) * operator.pad_codes[i]
         out[t, o, y, c] = total
+    return out
+
+
+def naive_maximum(operator, x):
+    rows, columns = ([[i for i in range(begin, begin + operator.window) if 0 <= i < size]
+                      for begin in range(-operator.window_padding, size + operator.window_padding - operator.window + 1,
+                                         operator.window_stride)] for size in x.shape[2:])
+    out = np.zeros((*x.shape[:2], len(rows), len(columns)), dtype=object)
+    for t, c, y, column in np.ndindex(out.shape):
+        out[t, c, y, column] = max(x[t, c, i, j] for i in rows[y] for j in columns[column])
     return out
 
 
