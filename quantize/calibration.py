@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .folding import PIXELS, FloatStage
-from .heads import enlarge
+from .heads import enlarge_to
 from .neurons import LIF
 from .reference import pad_colour, split_frames, split_heads, split_pixels
 
@@ -69,7 +69,10 @@ def run_float(
                 values[stage.outputs["keyvalue"]] = key_value(stage, values, dtype)
                 continue
             if stage.kind == "upsample":
-                values[stage.outputs["residual"]] = enlarge(values[stage.inputs[0]], 2)
+                small = values[stage.inputs[0]]
+                height, width = (values[stage.inputs[1]].shape[-2:] if len(stage.inputs) > 1
+                                 else (2 * small.shape[-2], 2 * small.shape[-1]))
+                values[stage.outputs["residual"]] = enlarge_to(small, height, width)
                 continue
             assert stage.bias is not None
             value = accumulate(stage, values, dtype) + _per_channel(stage.bias, dtype)
@@ -111,7 +114,10 @@ def accumulate(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dty
     if stage.pad is not None and padding:
         x, padding = pad_colour(x, padding, stage.pad), 0
     groups = weight.shape[0] if stage.kind == "depthwise" else 1
-    return F.conv2d(x, weight, stride=stage.stride, padding=padding, groups=groups).unflatten(0, steps)
+    y = F.conv2d(x, weight, stride=stage.stride, padding=padding, groups=groups)
+    if stage.window is not None:
+        y = F.max_pool2d(y, *stage.window)
+    return y.unflatten(0, steps)
 
 
 def calibrate(
@@ -147,7 +153,9 @@ def _outputs(stage: FloatStage, value: Tensor) -> dict[str, Tensor]:
     if stage.mode == "logits":
         values[made["logits"]] = value.sum(0).flatten(1)
     if stage.neuron is not None:
-        current = value.mean((-2, -1), keepdim=True) if stage.pool else value
+        current = value
+        if stage.pool:
+            current = (torch.sum if stage.total else torch.mean)(value, (-2, -1), keepdim=True)
         spikes, levels = LIF(stage.neuron)(current), stage.neuron.levels
         values[made["spikes"]] = (spikes * levels).round().to(torch.uint8) if levels > 1 else spikes != 0
     return values

@@ -55,8 +55,8 @@ class FloatStage:
     `value = scale * accumulator + bias` where the accumulator is a convolution of `inputs[0]` with `weight`, or the
     product of query `inputs[0]` and K^T V `inputs[1]`, or (`temporal`) the attention from frame to frame of
     `inputs` = (query, key, value); a `keyvalue` makes K^T V of `inputs` = (key, value), an `upsample` enlarges the
-    residual tensor `inputs[0]` twice by nearest neighbour. Integer spikes are 0..levels here, where those of the model
-    are 0..1: the weights behind them are that much smaller.
+    residual tensor `inputs[0]` by nearest neighbour, twice or, from 1x1, to the size of `inputs[1]`. Integer spikes are
+    0..levels here, where those of the model are 0..1: the weights behind them are that much smaller.
 
     Attributes:
         name: Module path, which is the name of the integer operator too.
@@ -72,7 +72,8 @@ class FloatStage:
         mode: direct, residual, planes or logits.
         neuron: What fires on the value, None if nothing does.
         shortcut: Residual tensor that is added.
-        pool: The neuron sees the spatial mean.
+        pool: The neuron sees the spatial mean, with `total` the sum.
+        window: (size, stride, padding) of a max-pool of the convolution, whose padding does not count; None: none.
         keep: The residual value is an output as well.
     """
 
@@ -93,6 +94,8 @@ class FloatStage:
     neuron: NeuronConfig | None = None
     shortcut: str | None = None
     pool: bool = False
+    total: bool = False
+    window: tuple[int, int, int] | None = None
     keep: bool = False
 
     @property

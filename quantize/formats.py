@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spikeloom.arithmetic import PLANE_BITS, SHIFT_MAX, SHIFT_MIN, saturate
+from spikeloom.arithmetic import PLANE_BITS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN, saturate
 from spikeloom.bounds import CURRENT_BITS, weight_bounds
 from spikeloom.config import ACCUMULATOR_BITS
 
@@ -42,6 +42,10 @@ RESIDUAL_FRACTION = (4, 12)
 
 RESIDUAL_HEADROOM = 2.0
 """A residual format holds that many times the largest calibrated value."""
+
+
+LEAST_RESIDUAL = 32000.0
+"""What a max-pool is taken of reaches down to that magnitude at most, a little less than a residual's range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +171,7 @@ class _Chooser:
         self.outputs, self.weight_bits, self.levels = outputs, weight_bits, levels
         self.steps: dict[str, Step] = {}
         self.fractions: dict[str, int] = {}
+        self.limits: dict[str, int] = {}
 
     def choose(self, stage: FloatStage) -> None:
         assert stage.weight is not None
@@ -176,11 +181,16 @@ class _Chooser:
         weight, bias = stage.weight * 2.0 ** -self.fractions.get(source, 0), stage.bias
         if stage.pad is not None:
             bias = bias + weight.sum((2, 3)) @ stage.pad  # what is left once the mean colour is taken off
+        if stage.window is not None:  # room for what the machine adds to make a maximum
+            bias = bias.abs() + 2.0 ** (RESIDUAL_BITS - 1 - RESIDUAL_FRACTION[0])
         threshold = stage.neuron.threshold if stage.mode == "direct" and stage.neuron is not None else None
         least = 2.0 ** (SHIFT_MIN + RESIDUAL_FRACTION[0]) if stage.mode in ("residual", "planes") else 1.0
         self.steps[stage.name] = step = choose_step(
             weight, bias, kind=kind, levels=self.levels.get(source, 1), least=least, threshold=threshold,
             shared=stage.mode == "logits", weight_bits=self.weight_bits)
+        if stage.window is not None:
+            least = weight_bounds(step.weight, kind, self.levels.get(source, 1))[0] / step.scale + stage.bias.numpy()
+            self.limits[stage.name] = int(np.floor(np.log2(LEAST_RESIDUAL / max(-least.min(), 1.0))))
         if stage.mode == "planes":
             fraction = choose_fraction(torch.cat(self.outputs[stage.name].samples), PLANE_BITS)
             self.fractions[stage.outputs["planes"]] = _within_shifts(fraction, step)
@@ -198,6 +208,7 @@ class _Chooser:
             largest = max(max(self.outputs[name].largest for name in members), SMALLEST)
             fraction = int(np.floor(np.log2(32767 / (RESIDUAL_HEADROOM * largest))))
             fraction = min(max(fraction, RESIDUAL_FRACTION[0]), RESIDUAL_FRACTION[1])
+            fraction = min([fraction, *(self.limits[name] for name in members if name in self.limits)])
             for name in members:
                 fraction = _within_shifts(fraction, self.steps[name])
             self.fractions.update(dict.fromkeys(connected, fraction))

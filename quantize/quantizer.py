@@ -34,6 +34,7 @@ from spikeloom.network import (
     Depthwise,
     KeyValue,
     Lif,
+    MaxConv,
     Network,
     Neuron,
     Operator,
@@ -186,8 +187,12 @@ class _Quantizer:
 
     def upsample(self, stage: FloatStage) -> Upsample:
         source, name = self.network.tensors[stage.inputs[0]], stage.outputs["residual"]
-        self.declare(name, "residual", source.channels, 2 * source.height, 2 * source.width, source.fraction_bits)
-        return Upsample(name=stage.name, input=source.name, output=name)
+        factor, size = 2, (2 * source.height, 2 * source.width)
+        if len(stage.inputs) > 1:
+            like = self.network.tensors[stage.inputs[1]]
+            factor, size = None, (like.height, like.width)
+        self.declare(name, "residual", source.channels, *size, source.fraction_bits)
+        return Upsample(name=stage.name, input=source.name, output=name, factor=factor)
 
     def operator(self, stage: FloatStage) -> Operator:
         source = self.network.tensors[stage.inputs[0]]
@@ -203,17 +208,21 @@ class _Quantizer:
         step, name = self.steps[stage.name], f"{stage.name}.weight"
         self.network.arrays[name] = step.weight
         kernel = step.weight.shape[2]
-        height, width = ((n + 2 * stage.padding - kernel) // stage.stride + 1 for n in (source.height, source.width))
-        neuron = self.conv_neuron(stage, step, (height, width))
+        rows, columns = ((n + 2 * stage.padding - kernel) // stage.stride + 1 for n in (source.height, source.width))
+        if stage.window is not None:
+            size, stride, padding = stage.window
+            rows, columns = ((n + 2 * padding - size) // stride + 1 for n in (rows, columns))
+        neuron = self.conv_neuron(stage, step, (rows, columns))
         if stage.kind == "depthwise":
             return Depthwise(name=stage.name, input=source.name, weight=name, padding=stage.padding, neuron=neuron)
         codes = (0, 0, 0)
         if stage.pad is not None:
             red, green, blue = (int(code) for code in stage.pad.round().clip(0, 255))
             codes = (red, green, blue)
-        return Conv(
+        conv = Conv(
             name=stage.name, input=source.name, weight=name, stride=stage.stride, padding=stage.padding,
             pad_codes=codes, neuron=neuron)
+        return conv if stage.window is None else MaxConv.of(conv, *stage.window)
 
     def conv_neuron(self, stage: FloatStage, step: Step, size: tuple[int, int]) -> Neuron:
         assert stage.bias is not None
@@ -224,7 +233,7 @@ class _Quantizer:
             fraction = self.formats.fractions[stage.outputs["planes"] if stage.mode == "planes" else stage.name]
             arrays["shift"] = step.k - fraction
             unit = np.full(stage.channels, 2.0 ** fraction)
-        if stage.pool:
+        if stage.pool and not stage.total:
             unit = unit * (size[0] * size[1])
         return self.neuron(stage, arrays, unit, size, fraction)
 

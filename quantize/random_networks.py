@@ -451,12 +451,13 @@ class _Builder:
         """`acc` of an operator that has no neuron stage yet, and its bounds."""
         trial = replace(self.network, tensors=dict(self.network.tensors), arrays=dict(self.network.arrays))
         zeros = np.zeros(shape[0], dtype=np.int32)
-        kind = "residual" if isinstance(operator, MaxConv) else "planes"
+        trial_stage = Neuron(mode="planes", bias="trial", shift="shift", planes="trial")
+        if isinstance(operator, MaxConv):
+            trial_stage = Neuron(mode="residual", bias="trial", shift="shift", residual="trial")
         trial.tensors["trial"] = Declaration(
-            name="trial", kind=kind, channels=shape[0], height=shape[1], width=shape[2])
+            name="trial", kind=trial_stage.mode, channels=shape[0], height=shape[1], width=shape[2])
         trial.arrays |= {"trial": zeros, "shift": zeros + MAXIMUM_SHIFT}
-        neuron = {"mode": kind, "bias": "trial", "shift": "shift", kind: "trial"}
-        operator = replace(operator, neuron=Neuron(**neuron))
+        operator = replace(operator, neuron=trial_stage)
         trial.operators, trial.output = [*self.network.operators, operator], "trial"
         reference = Reference(trial)
         self.bounds = reference.bounds[operator.name].accumulator

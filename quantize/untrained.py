@@ -13,9 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .inference import to_input
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
+from .relatives import Relative
 from .training.optimiser import initialise
 
-__all__ = ["untrained"]
+__all__ = ["settle", "untrained"]
 
 
 @torch.no_grad()
@@ -27,14 +28,26 @@ def untrained(config: SpikeVideoFormerConfig, clip: NDArray[np.uint8], *, seed: 
     """
     torch.manual_seed(seed)
     model = SpikeVideoFormer(config)
+    initialise(model)
+    settle(model, clip)
+    return model
+
+
+@torch.no_grad()
+def settle(model: SpikeVideoFormer | Relative, clip: NDArray[np.uint8]) -> None:
+    """Give all norms the statistics of `clip` (uint8[T, H, W, 3]), and leave the network in evaluation mode.
+
+    Raises:
+        ValueError: The clip does not fit the configuration.
+    """
+    config = model.config
     shape = (config.frames, config.height, config.width, 3)
     if clip.shape != shape:
         raise ValueError(f"`clip` must have the shape {shape}, not `{clip.shape}`")
-    initialise(model)
     for norm in model.modules():
         if isinstance(norm, _BatchNorm):
             norm.momentum = None  # plain average: the statistics are those of the clip
             norm.reset_running_stats()
     model.train()
     model(to_input(model, clip[None]))
-    return model.eval()
+    model.eval()

@@ -128,6 +128,12 @@ class MaxConv(Conv):
     window_stride: int = 2
     window_padding: int = 1
 
+    @classmethod
+    def of(cls, conv: Conv, window: int, stride: int, padding: int) -> MaxConv:
+        """`conv` with a maximum behind it."""
+        values = {field.name: getattr(conv, field.name) for field in fields(Conv)}
+        return cls(**values, window=window, window_stride=stride, window_padding=padding)
+
     def pooled(self, size: int) -> int:
         """Rows or columns of the result, for so many of the convolution."""
         return (size + 2 * self.window_padding - self.window) // self.window_stride + 1

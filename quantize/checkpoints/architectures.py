@@ -125,8 +125,7 @@ V1 = Family(
         "mlp_ratio": _ratio("block.0.mlp.fc1_conv.weight"),
         "in_channels": _dim("patch_embed.proj_conv.weight", 1),
         "classes": _dim("head.weight", 0),
-    },
-    lacks="`patch_embed.maxpool` takes the largest of real values, in front of `patch_embed.proj_lif3`")
+    })
 
 FAMILIES = {family.name: family for family in (SPIKE_VIDEO_FORMER, V3, V1)}
 """Families by name."""

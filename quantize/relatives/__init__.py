@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .common import Relative, RelativeConfig
 from .v1 import SpikeDrivenTransformerV1, V1Config
+from .v1_folding import fold_v1
 from .v3 import ESpikeFormer, V3Config
 
-__all__ = ["ESpikeFormer", "Relative", "RelativeConfig", "SpikeDrivenTransformerV1", "V1Config", "V3Config"]
+__all__ = ["ESpikeFormer", "Relative", "RelativeConfig", "SpikeDrivenTransformerV1", "V1Config", "V3Config", "fold_v1"]

@@ -15,8 +15,7 @@ k AND v, threshold 0.5, one per channel; result BN(conv 1x1(q AND g)). It works 
 heads changes nothing; it is kept because `talking_heads.weight`, which the released forward pass does not use, has its
 shape.
 
-Not on the machine: the last max-pool, which is of real values, and the gate q AND g. The other three max-pools are
-of spikes and would be a convolution with ones and a memoryless neuron of threshold 1.
+The first three max-pools are of spikes, the last one of real values. `v1_folding` has the integer form of all.
 
 Source: arXiv 2307.01694 and the structure of BICLab/Spike-Driven-Transformer (module/sps.py, module/ms_conv.py,
 model/spikeformer.py), read for names, shapes and order of operations.

@@ -43,7 +43,7 @@ def test_a_maximum_is_two_sums_that_saturate(shift):
     a[4:1000] = np.round(np.ldexp(m[4:1000] + rng.integers(-2, 3, 996) / 2, shift)).astype(np.int64)  # near m, halves
     x = round_shift(a, shift)
     keep = x >= -1 << 15
-    raised = raise_by(np.int64(shift))
+    raised = raise_by(np.array(shift))
     difference = saturate(round_shift(-a - (shift > 0) - raised, shift) + m, 16)
     made = saturate(round_shift(a + raised, shift) + difference, 16)
     assert np.array_equal(made[keep], saturate(np.maximum(m, x), 16)[keep])

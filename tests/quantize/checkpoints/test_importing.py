@@ -336,7 +336,7 @@ def test_written_model_quantises(tmp_path: Path, state: State, logits: Tensor) -
 @pytest.mark.parametrize("config", [
     V3Config(widths=(8, 8, 16, 16), depths=(1, 1), heads=2, height=32, width=32, classes=5),
     V1Config(dim=16, depth=1, heads=2, height=32, width=32, classes=5)])
-def test_relatives_run_in_torch_and_are_refused_beyond(tmp_path: Path, config: Any) -> None:
+def test_relatives_run_in_torch(tmp_path: Path, config: Any) -> None:
     torch.manual_seed(0)
     model = ESpikeFormer(config) if isinstance(config, V3Config) else SpikeDrivenTransformerV1(config)
     model.eval()
@@ -345,6 +345,8 @@ def test_relatives_run_in_torch_and_are_refused_beyond(tmp_path: Path, config: A
     clips = torch.randn(2, 1, 3, 32, 32)
     assert torch.equal(imported.model(clips), model(clips))
     assert torch.equal(load_imported(tmp_path / "relative")(clips), model(clips))
-    assert any("a float model only" in notice for notice in imported.notices)
-    with pytest.raises(ModelError, match=r"relative.json: .* runs in torch only: `(block3.0.attn|patch_embed)"):
-        load_model(tmp_path / "relative.safetensors")
+    refused = isinstance(config, V3Config)
+    assert any("a float model only" in notice for notice in imported.notices) == refused
+    if refused:
+        with pytest.raises(ModelError, match=r"relative.json: .* runs in torch only: `block3.0.attn"):
+            load_model(tmp_path / "relative.safetensors")
