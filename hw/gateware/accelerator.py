@@ -25,6 +25,7 @@ from .compute import ComputeEngine
 from .control import LITE_MEMBERS, LIVE, PREFIX, ControlRegisters
 from .drain import DrainEngine
 from .load import LoadEngine
+from .neuron_channel import PARAMETER, USED_PARAMETER
 from .read_port import ReadPort
 from .residual_buffer import ResidualBuffer
 from .residual_store import ResidualStoreEngine
@@ -117,7 +118,8 @@ class Core(wiring.Component):
             config.weight_depth, config.weight_row_bytes // config.beat_bytes, bits, writers=2, parallel=True)
         m.submodules.headers = self.headers = RowBuffer(config.chunk_depth, config.chunk_header_beats, bits, writers=2)
         m.submodules.parameters = self.parameters = RowBuffer(
-            config.parameter_depth, config.parameter_beats, bits, writers=2)
+            config.parameter_depth, config.parameter_beats, bits, writers=2,
+            used=sum(USED_PARAMETER << PARAMETER.size * channel for channel in range(config.word_channels)))
         m.submodules.residuals = self.residuals = ResidualBuffer(config)
 
     def _loads(self, m: Module) -> None:

@@ -43,6 +43,9 @@ class RowBuffer(wiring.Component):
     Two writers: writer 0 never waits. Writer 1 waits while writer 0 has a beat; with `parallel`, only while that is
     for the same slot, so that two writers that fill row after row both run at one beat per cycle.
 
+    Args:
+        used: Bits of a row that are kept (bit i = 1), all by default; the others read as 0.
+
     Latency: a read takes 1 cycle and holds its value while `read_en` is low; a write is seen by reads begun in the
     next cycle.
 
@@ -57,7 +60,7 @@ class RowBuffer(wiring.Component):
     latency = 1
 
     def __init__(self, depth: int, row_beats: int, beat_bits: int, *, writers: int = 1, parallel: bool = False,
-                 style: str | None = None) -> None:
+                 style: str | None = None, used: int | None = None) -> None:
         for name, value in (("depth", depth), ("row_beats", row_beats), ("beat_bits", beat_bits)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, not `{value!r}`")
@@ -65,6 +68,10 @@ class RowBuffer(wiring.Component):
             raise ValueError(f"`row_beats` must be at most {1 << SLOT_BITS}, not `{row_beats!r}`")
         if writers not in (1, 2):
             raise ValueError(f"`writers` must be 1 or 2, not `{writers!r}`")
+        every = (1 << row_beats * beat_bits) - 1
+        self.used = every if used is None else used
+        if not 0 < self.used <= every:
+            raise ValueError(f"`used` must have 1 to {row_beats * beat_bits} bits, not `{used:#x}`")
         self.depth, self.row_beats, self.beat_bits, self.style = depth, row_beats, beat_bits, style
         self.count, self.parallel = writers, parallel
         super().__init__({
@@ -86,13 +93,18 @@ class RowBuffer(wiring.Component):
             m.d.comb += last.ready.eq(~(first.valid & (same_slot | (not self.parallel))))
         parts = []
         for slot in range(self.row_beats):
-            column = _memory(m, f"slot{slot}", self.beat_bits, self.depth, self.style)
+            runs = _runs(self.used >> slot * self.beat_bits, self.beat_bits)
+            column = _memory(m, f"slot{slot}", sum(len(run) for run in runs), self.depth, self.style)
             write, read = column.write_port(), column.read_port()
             en, beat = self._beat_for(slot)
             m.d.comb += [
-                write.en.eq(en), write.addr.eq(beat.row), write.data.eq(beat.data), read.en.eq(self.read_en),
-                read.addr.eq(self.read_row)]
-            parts.append(read.data)
+                write.en.eq(en), write.addr.eq(beat.row), read.en.eq(self.read_en), read.addr.eq(self.read_row),
+                write.data.eq(Cat(beat.data[run.start:run.stop] for run in runs))]
+            word, place = Signal(self.beat_bits, name=f"word{slot}"), 0
+            for run in runs:
+                m.d.comb += word[run.start:run.stop].eq(read.data[place:place + len(run)])
+                place += len(run)
+            parts.append(word)
         m.d.comb += self.read_data.eq(Cat(*parts))
         return m
 
@@ -173,3 +185,10 @@ def _memory(m: Module, name: str, width: int, depth: int, style: str | None) -> 
     attributes = {"ram_style": style} if style else {}
     m.submodules[name] = part = memory.Memory(shape=width, depth=depth, init=[], attrs=attributes)
     return part
+
+
+def _runs(used: int, bits: int) -> list[range]:
+    """The ones among the low `bits` of `used`; those that follow each other are one range."""
+    padded = (used & (1 << bits) - 1) << 1
+    edges = [bit for bit in range(bits + 1) if (padded >> 1 ^ padded) >> bit & 1]
+    return [range(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

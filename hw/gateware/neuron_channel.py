@@ -20,11 +20,16 @@ from .rescale import CURRENT_BITS, SHIFT_BITS, Rescale
 from .shared import shared
 from .spatial_sum import SpatialSum
 
-__all__ = ["PARAMETER", "SETTINGS", "NeuronChannel", "control_layout"]
+__all__ = ["PARAMETER", "SETTINGS", "USED_PARAMETER", "NeuronChannel", "control_layout"]
 
 PARAMETER = data.StructLayout({
     "bias": signed(32), "threshold": THRESHOLD_BITS, "shift": 8, "negate": 1, "padding": 23})
 """Neuron parameters of one channel: 96 bits. `shift` is biased by 8."""
+
+USED_PARAMETER = sum(
+    (1 << bits) - 1 << PARAMETER[name].offset
+    for name, bits in {"bias": CURRENT_BITS, "threshold": THRESHOLD_BITS, "shift": SHIFT_BITS, "negate": 1}.items())
+"""The bits of a `PARAMETER` that a channel looks at."""
 
 SETTINGS = data.StructLayout({
     "mode": 2, "shortcut": 1, "pool": 1, "pool_first": 1, "leak": 3, "soft": 1, "strict": 1, "lanes": 4,

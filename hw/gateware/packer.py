@@ -29,7 +29,7 @@ from .axi import ADDRESS_BITS, ReadClient, ReadClientInterface
 from .buffers import SPIKE_ADDRESS_BITS
 from .instruction import BODY_BITS, body_layout
 from .line_buffer import POSITION_BITS, WINDOW_WORDS, LineBuffer
-from .pipeline import delayed, delayed_flag, register
+from .pipeline import chosen, delayed, delayed_flag, register
 from .reader import TransferReader
 
 PLANES = 8
@@ -208,24 +208,23 @@ class PixelPacker(wiring.Component):
         return Cat(*planes)
 
     def _transpose(self, m: Module, walk: _Walk, values: Value) -> tuple[list[Value], Signal]:
-        """8 x 8 cells per byte of a window; returns (plane put out, per lane; 'the last lane goes in').
+        """8 lanes of a window in, one after the other; returns (plane put out, per lane; 'the last lane goes in').
 
-        A window goes in row by row from the top, or bit by bit from the right, and its planes leave the other way
-        while the next one goes in: the direction changes when a window is complete.
+        The lanes gather in a queue. With the last one all move on at once to where the planes are chosen, in the 8
+        cycles in which the next window gathers.
         """
         count = len(values) // PLANES
-        sideways = Signal()
-        rows = [Signal(len(values), name=f"cells{row}", reset_less=True) for row in range(PLANES)]
-        for row, cells in enumerate(rows):
-            above = rows[row - 1] if row else values
-            right = Cat(cells[count:], values.word_select(PLANES - 1 - row, count))
-            m.d.sync += cells.eq(Mux(sideways, right, above))
-        complete = Signal()
+        gathered = values
+        for stage in range(1, PLANES):
+            gathered = Cat(register(m, gathered[:len(values)], f"lanes_before{stage}"), gathered)
+        complete, plane = Signal(), Signal(range(PLANES), name="plane_put_out")
+        window = Signal(len(values) * self.config.lanes, name="whole_window", reset_less=True)
         m.d.comb += complete.eq(walk.issued[-1] & (walk.window_slot == PLANES - 1))
+        m.d.sync += plane.eq(plane + 1)
         with m.If(complete):
-            m.d.sync += sideways.eq(~sideways)
-        planes = [Mux(sideways, rows[PLANES - 1 - lane][:count], rows[-1].word_select(lane, count))
-                  for lane in range(self.config.lanes)]
+            m.d.sync += [window.eq(gathered[:len(window)]), plane.eq(0)]
+        lanes = [window.word_select(lane, len(values)) for lane in range(self.config.lanes)]
+        planes = [chosen([lane.word_select(number, count) for number in range(PLANES)], plane) for lane in lanes]
         return planes, complete
 
     def _emit(self, m: Module, body: data.View, walk: _Walk, planes: list[Value], complete: Signal) -> Value:

@@ -37,6 +37,7 @@ async def rows(dut) -> None:
             assert int(dut.read_data.value) == held
         if read:
             held = sum(content[asked, k] << k * bits for k in range(beats))  # old value, also if written now
+            held &= support.parameters().get("used", held)
         for beat in writers.taken(beats_offered):
             content[beat["row"], beat["slot"]] = beat["data"]
 

@@ -67,6 +67,13 @@ def test_row_buffer(depth, row_beats, writers, parallel):
           beat_bits=32, writers=writers, parallel=parallel)
 
 
+def test_row_buffer_that_keeps_some_bits():
+    used = 0x7FF01FFF_80000001_00FF0100
+    buffer = RowBuffer(20, 3, 32, writers=2, used=used)
+    bench(buffer, "buffers", "tiny", "row_buffer_used", kind="rows", depth=20, row_beats=3, beat_bits=32, writers=2,
+          parallel=False, used=used)
+
+
 @PRESETS
 def test_spike_banks(name):
     bench(SpikeBanks(CONFIGS[name]), "buffers", name, "spike_banks", kind="banks")
@@ -98,6 +105,7 @@ def test_beats_per_row():
     (lambda: RowBuffer(4, 0, 8), "`row_beats` must be at least 1, not `0`"),
     (lambda: RowBuffer(4, 257, 8), "`row_beats` must be at most 256, not `257`"),
     (lambda: RowBuffer(4, 2, 8, writers=3), "`writers` must be 1 or 2, not `3`"),
+    (lambda: RowBuffer(4, 1, 8, used=256), "`used` must have 1 to 8 bits, not `0x100`"),
     (lambda: RowLoadEngine(TINY, Opcode.LOAD), "`opcodes` must be LOAD_WEIGHTS or LOAD_SHORTCUT, LOAD_WEIGHTS_B, not"),
     (lambda: row_beats(TINY, Opcode.LOAD), "`opcode` must be LOAD_WEIGHTS, LOAD_WEIGHTS_B or LOAD_SHORTCUT, not"),
     (lambda: StoreEngine(TINY, 3), "`sources` must be 1 or 2, not `3`"),
