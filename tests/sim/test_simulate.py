@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from spikeloom import api, cli
+from spikeloom.commands.options import status
 from spikeloom.config import preset
 from spikeloom.network import Network
 from spikeloom.operations import additions_by_engine
@@ -98,7 +99,7 @@ def test_a_wrong_reference_is_found(copy: Path, capsys: pytest.CaptureFixture[st
     assert first["layer"] == last.name
     assert first["cycle"] is None or 0 < first["cycle"] <= result.performance["cycles"]
     assert f"first in layer {last.name}" in result.summary
-    assert cli._status(result.mismatches) == 1
+    assert status(result.mismatches) == 1
     assert "not bit-exact" in capsys.readouterr().err
 
 
