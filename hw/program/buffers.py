@@ -17,6 +17,9 @@ from .errors import MappingError
 Key = Hashable
 NEVER = 1 << 60
 
+BACKLOG = 600
+"""Cycles that the engine which brings contents in may have to do when it is given more than must be."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -50,14 +53,18 @@ class Planner:
         horizon: Steps looked ahead for them.
         made: Contents that a step makes itself (never brought in again): they are not fetched ahead and not moved.
         available: First step before which a content can be brought in; 0 if not named.
+        beats: Cycles of the engine that brings a content in; `durations`: those of each step beside which it does. More
+            than `ahead` contents are brought in while that engine has less than `BACKLOG` cycles to do.
     """
 
     def __init__(
         self, what: str, depth: int, uses: Sequence[Sequence[tuple[Key, int]]], *, ahead: int = 3, horizon: int = 64,
         made: frozenset[Key] = frozenset(), available: Mapping[Key, int] = MappingProxyType({}),
+        beats: Mapping[Key, int] = MappingProxyType({}), durations: Sequence[int] = (),
     ) -> None:
         self._what, self._depth, self._uses = what, depth, uses
         self._ahead, self._horizon, self._made, self._available = ahead, horizon, made, available
+        self._beats, self._durations, self._backlog = beats, durations, 0
         self._sizes: dict[Key, int] = {}
         self._steps: dict[Key, list[int]] = {}
         for step, use in enumerate(uses):
@@ -80,6 +87,8 @@ class Planner:
             plan.fills.append(fills)
             plan.ahead.append(ahead)
             plan.rows.append({key: self._row(key) for key, _ in use})
+            if self._durations:
+                self._backlog = max(0, self._backlog - self._durations[step])
         return plan
 
     def _row(self, key: Key) -> int:
@@ -92,11 +101,17 @@ class Planner:
         self._waiting.difference_update(keys)
         missing = [key for key in keys if not self._resident(key)]
         for key in sorted(missing, key=lambda k: -self._sizes[k]):
-            row = self._room(self._sizes[key], step, set(keys), step - 1)
+            row = self._place(key, step, set(keys))
             if row is None:
                 self._start_again(step, keys, fills)
                 return
             self._bring(key, row, fills)
+
+    def _place(self, key: Key, step: int, pinned: set[Key]) -> int | None:
+        """Row for what a step needs: for what it makes, which cannot be moved, at an end of the buffer if possible."""
+        size, ends = self._sizes[key], {0, self._depth - self._sizes[key]}
+        row = self._room(size, step, pinned, step - 1, ends) if key in self._made else None
+        return self._room(size, step, pinned, step - 1) if row is None else row
 
     def _start_again(self, step: int, keys: list[Key], fills: list[tuple[Key, int]]) -> None:
         """What is there is in the way of what is missing: all contents of the step are brought in anew."""
@@ -116,20 +131,23 @@ class Planner:
         pinned = {key for key, _ in self._uses[step]}
         first = bisect_right(self._changes, step)
         for later in self._changes[first:first + self._horizon]:
-            if len(self._waiting) >= self._ahead:
-                return
             for key, size in self._uses[later]:
                 if self._resident(key):
                     continue
                 if key in self._made:
                     continue
-                if self._available.get(key, 0) > step:
+                if self._enough() or self._available.get(key, 0) > step:
                     return
                 row = self._room(size, step, pinned, later)
                 if row is None:
                     return
                 self._bring(key, row, fills)
                 self._waiting.add(key)
+
+    def _enough(self) -> bool:
+        """Nothing more is to be brought in ahead for the present."""
+        idle = bool(self._durations) and self._backlog < BACKLOG
+        return len(self._waiting) >= self._ahead and not idle
 
     def _bring(self, key: Key, row: int, fills: list[tuple[Key, int]]) -> None:
         end = row + self._sizes[key]
@@ -138,13 +156,16 @@ class Planner:
             self._waiting.discard(block.key)
         insort(self._blocks, Block(row, self._sizes[key], key), key=lambda b: b.row)
         fills.append((key, row))
+        self._backlog += self._beats.get(key, 0)
 
-    def _room(self, size: int, step: int, pinned: set[Key], after: int) -> int | None:
-        """Row of `size` rows whose contents are all needed later than step `after`, those needed latest."""
+    def _room(self, size: int, step: int, pinned: set[Key], after: int, starts: set[int] | None = None) -> int | None:
+        """Row of `size` rows whose contents are all needed later than step `after`, those needed latest.
+
+        `starts`: the only rows that come into question.
+        """
         best: tuple[int, int, int] | None = None
-        starts = {0, self._depth - size}
-        for block in self._blocks:
-            starts |= {block.end, block.row - size}
+        if starts is None:
+            starts = {0, self._depth - size, *(row for b in self._blocks for row in (b.end, b.row - size))}
         uses = [self._use_of(b.key, step, pinned) for b in self._blocks]
         ends = [b.end for b in self._blocks]
         for row in starts:

@@ -24,8 +24,8 @@ from .splits import tile_rows
 from .tiling import Tiling
 from .work import Job, Lowered
 
-SHARE = (1, 2)
-"""Share of the banks that the planes of a tile may take."""
+LATENCY = 110
+"""Cycles of a load beside its beats, where nothing can be loaded ahead."""
 
 
 def hands_over(network: Network, index: int) -> bool:
@@ -44,9 +44,11 @@ def hands_over(network: Network, index: int) -> bool:
 
 
 def handover_rows(
-    network: Network, places: dict[str, TensorPlace], index: int, config: MachineConfig, tile: int | None = None
+    network: Network, places: dict[str, TensorPlace], index: int, config: MachineConfig, tile: int | None = None,
+    share: int = 2,
 ) -> int:
-    """Rows of a tile (`tile` or fewer) so that its planes and what they are made of fit the banks; 0 if no row does."""
+    """Rows of a tile (`tile` or fewer) that cost least; its planes and what they are made of fit the banks, the planes
+    alone the banks' depth over `share`. 0 if no row does."""
     operator, conv = network.operators[index:index + 2]
     assert isinstance(operator, Depthwise)
     assert isinstance(conv, Conv)
@@ -57,12 +59,29 @@ def handover_rows(
     if lane_groups(network.frames, config) > 1:
         most = min(most, config.accumulator_depth * config.output_words // out_words // width)
     feed = DepthwiseFeed(places[operator.input], geometry, config)
-    parts = ceil_div(PLANE_BITS, config.banks)
-    for rows in range(most, 0, -1):
+    parts, passes = ceil_div(PLANE_BITS, config.banks), ceil_div(out_words, config.output_words)
+
+    def cost(rows: int) -> int:
+        """Cycles of all tiles: of the 1 x 1 convolution, of the loads and the walks of the depthwise one."""
+        pixels, unit = rows * width, feed.size(Split(rows, 1, geometry.kernel))
+        array = passes * PLANE_BITS * ceil_div(words, config.banks) * max(pixels, config.fill_cycles)
+        walk = rows * (width + geometry.kernel - 1) * ceil_div(geometry.kernel, config.depthwise_rows)
+        spare = config.spike_depth - words * pixels * parts - unit
+        # loads go beside walks if there is room for a second unit
+        depthwise = words * (unit + walk + LATENCY if spare < unit else max(walk, unit))
+        return (array + depthwise) * ceil_div(height, rows)
+
+    def fits(rows: int) -> bool:
         planes, unit = words * rows * width * parts, feed.size(Split(rows, 1, geometry.kernel))
-        if planes * SHARE[1] <= config.spike_depth * SHARE[0] and planes + unit <= config.spike_depth:
-            return rows if rows == tile else ceil_div(height, ceil_div(height, rows))
-    return 0
+        return planes * share <= config.spike_depth and planes + unit <= config.spike_depth
+
+    rows = min((r for r in range(most, 0, -1) if fits(r)), key=lambda r: cost(_even(r, height, tile)), default=0)
+    return _even(rows, height, tile) if rows else 0
+
+
+def _even(rows: int, height: int, tile: int | None) -> int:
+    """Rows of tiles of about one size, or of `tile` rows."""
+    return rows if rows == tile else ceil_div(height, ceil_div(height, rows))
 
 
 class _Planes:

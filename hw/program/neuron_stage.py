@@ -102,9 +102,6 @@ class NeuronStage:
         if pass_words * len(blocks) > self._config.parameter_depth:
             raise MappingError(f"{len(blocks)} thresholds of {pass_words} words do not fit the parameter buffer "
                                f"({self._config.parameter_depth} rows)")
-        # windows of what is read and of what is made; None: staged, if there is such a tensor at all
-        self._source = residuals.homes.get(neuron.shortcut or "")
-        self._target = residuals.homes.get(neuron.residual or "")
         self._wide = enlarged(network).get(neuron.shortcut or "")
         self._layer = emitter.layer
 
@@ -147,7 +144,7 @@ class NeuronStage:
     def prepare(self, output: OutputTile) -> list[int]:
         """Emit the loads of the shortcut that can run beside the computing of a tile; their items, for `drain`."""
         pieces = list(self._pieces(output))
-        return [self._load_shortcut(output, piece) for piece in pieces[:self._loaded_before(pieces)]]
+        return [self._load_shortcut(output, piece) for piece in pieces[:self._loaded_before(output, pieces)]]
 
     def drain(
         self, output: OutputTile, bank: int, parameter: int, items: Sequence[int] = (),
@@ -160,7 +157,7 @@ class NeuronStage:
         pieces = list(self._pieces(output))
         loaded = list(items)
         for index, piece in enumerate(pieces):
-            item = loaded[index] if loaded else self._staged(piece)
+            item = loaded[index] if loaded else self._staged(output, piece)
             for level in range(self._levels):
                 row = self._row(output, piece, parameter, level)
                 self._drain(output, piece, bank, row, item, local, carry, level)
@@ -172,13 +169,21 @@ class NeuronStage:
         """Parameter row of the first word of a piece in a block."""
         return parameter + block * self._together(output)[1] + piece.word
 
-    def _loaded_before(self, pieces: list[Piece]) -> int:
-        spilled = self._neuron.shortcut is not None and self._source is None
+    def _source(self, output: OutputTile) -> Window | None:
+        """Where the shortcut of a tile lies; None: staged, if there is one."""
+        return self._residuals.home(self._neuron.shortcut, output.word)
+
+    def _target(self, output: OutputTile) -> Window | None:
+        """Where r of a tile goes; None: staged, if it is kept."""
+        return self._residuals.home(self._neuron.residual, output.word)
+
+    def _loaded_before(self, output: OutputTile, pieces: list[Piece]) -> int:
+        spilled = self._neuron.shortcut is not None and self._source(output) is None
         return min(len(pieces), PIECES_LOADED) if spilled else 0
 
-    def _staged(self, piece: Piece) -> int:
+    def _staged(self, output: OutputTile, piece: Piece) -> int:
         """Where r goes if there is no shortcut and the tensor lies in DDR."""
-        made = self._neuron.residual is not None and self._target is None
+        made = self._neuron.residual is not None and self._target(output) is None
         return self._residuals.staging.take(piece.items) if made else 0
 
     def _pieces(self, output: OutputTile) -> Iterator[Piece]:
@@ -187,8 +192,9 @@ class NeuronStage:
         if n.shortcut is None and n.residual is None:
             yield Piece(0, output.words, 0, tile.rows, 0, tile.cols, 0)
             return
-        homes = [home for home in (self._source, self._target) if home is not None]
-        staged = (n.shortcut is not None and self._source is None) or (n.residual is not None and self._target is None)
+        source, target = self._source(output), self._target(output)
+        homes = [home for home in (source, target) if home is not None]
+        staged = (n.shortcut is not None and source is None) or (n.residual is not None and target is None)
         most = max(1, self._residuals.staging.size // STAGED) if staged else tile.pixels * output.words
         words, cols = max(1, min(output.words, most // tile.pixels)), min(most, tile.cols)
         if len({home.word_stride for home in homes} | ({0} if staged else set())) > 1:
@@ -241,7 +247,8 @@ class NeuronStage:
         n = self._neuron
         fields: dict[str, int] = {}
         accesses = []
-        for name, tensor, home in (("shortcut", n.shortcut, self._source), ("residual", n.residual, self._target)):
+        for name, tensor, home in (("shortcut", n.shortcut, self._source(output)),
+                                   ("residual", n.residual, self._target(output))):
             if tensor is None or (name == "residual" and not write):
                 continue
             first, stride = item, piece.pixels
@@ -305,7 +312,7 @@ class NeuronStage:
                                 Source.DRAIN)
         if level < self._levels - 1:
             return
-        if n.residual is not None and (self._target is None or self._residuals.observe):
+        if n.residual is not None and (self._target(output) is None or self._residuals.observe):
             self._store_residual(output, piece, item)
         if n.logits is not None and output.lane_group == lane_groups(self._frames, self._config) - 1:
             place, beats = self._places[n.logits], self._config.raw_beats
@@ -315,13 +322,14 @@ class NeuronStage:
     def _store_residual(self, output: OutputTile, piece: Piece, item: int) -> None:
         assert self._neuron.residual is not None
         place, pixels = self._places[self._neuron.residual], piece.pixels
-        if self._target is None:
+        target = self._target(output)
+        if target is None:
             self._emitter.store_residual(self._transfer(place, output, piece), item, piece.items)
             return
-        first = self._home_item(self._target, output, piece)
+        first = self._home_item(target, output, piece)
         for word in range(piece.words):
             one = replace(piece, word=piece.word + word, words=1)
-            item = first + word * self._target.word_stride
+            item = first + word * target.word_stride
             self._emitter.store_residual(self._transfer(place, output, one), item, pixels)
 
     def _transfer(self, place: TensorPlace, output: OutputTile, piece: Piece, level: int = 0) -> Transfer:

@@ -78,12 +78,20 @@ class Staging:
 class Residuals:
     """Where residual tensors lie: windows of those on chip, staging for the others.
 
-    `observe`: those on chip are stored to DDR as well, to be looked at.
+    The window of a tensor may hold its first words only; the others are staged.
+
+    `words`: of every tensor. `observe`: those on chip are stored to DDR as well, to be looked at.
     """
 
     homes: Mapping[str, Window]
+    words: Mapping[str, int]
     staging: Staging
     observe: bool = False
+
+    def home(self, name: str | None, word: int) -> Window | None:
+        """The window in which a word of a tensor lies; None: it is staged."""
+        window = self.homes.get(name or "")
+        return window if window is not None and word < window.words else None
 
     def barriers(self, network: Network) -> dict[int, list[int]]:
         """Operators that must be complete before an operator may begin, for both use the same items.
@@ -93,8 +101,10 @@ class Residuals:
         uses = []
         for chain in chains(network):
             window = self.homes.get(chain.tensors[0])
-            low = self.staging.base if window is None else window.base
-            uses.append((chain, low, low + (self.staging.size if window is None else window.size), window is None))
+            if window is not None:
+                uses.append((chain, window.base, window.base + window.size, False))
+            if window is None or window.words < self.words[chain.tensors[0]]:
+                uses.append((chain, self.staging.base, self.staging.base + self.staging.size, True))
         result: dict[int, list[int]] = {}
         for later, low, high, staged in uses:
             for earlier, other_low, other_high, other_staged in uses:
@@ -183,43 +193,77 @@ def place_residuals(
     network: Network, places: Mapping[str, TensorPlace], config: MachineConfig, rolling: Sequence[Rolling],
     observe: bool = False,
 ) -> Residuals:
-    """Whole maps on chip where they fit, in the order of the network, windows for `rolling`; the rest goes through
-    DDR."""
-    rows = {r.chain: r.window for r in rolling}
-    every = chains(network)
-    depth = config.residual_depth
-    homes, spilled = _on_chip(every, places, rows, depth, config)
-    if not spilled:
-        return Residuals(homes, Staging(0, depth), observe)
+    """Whole maps on chip where they fit, in the order of the network, windows for `rolling`; of the rest as many words
+    as there is room for, the others go through DDR."""
+    every, depth = chains(network), config.residual_depth
+    words = {name: places[name].channel_map(config).words for chain in every for name in chain.tensors}
+    room = _Room(places, config)
+    rolled = {r.chain for r in rolling}
+    whole = [chain for chain in every if chain not in rolled]
     staging = min(depth // 2, STAGING)
-    homes, _ = _on_chip(every, places, {}, depth - staging, config)
-    busy = {name for r in rolling for name in r.chain.tensors}
-    rolled, _ = _on_chip([r.chain for r in rolling], places, rows, depth, config)
-    homes |= {name: window for name, window in rolled.items() if name in busy}
-    return Residuals(homes, Staging(depth - staging, staging), observe)
+    staged: list[Chain] = []
+    while True:
+        # what lives beside a staged chain leaves room for the staging
+        limits = [depth - staging if any(_together(chain, other) for other in staged) else depth for chain in whole]
+        room.clear()
+        found = [chain for chain, limit in zip(whole, limits, strict=True)
+                 if chain.out or not room.take(chain, places[chain.tensors[0]].height, limit)]
+        if set(found) <= set(staged):
+            break
+        staged += [chain for chain in found if chain not in staged]
+    for chain in found:
+        if not chain.out:
+            room.take_part(chain, depth - staging)
+    homes = room.homes
+    for part in rolling:
+        window = window_of(places[part.chain.tensors[0]], part.window, 0, config)
+        homes |= dict.fromkeys(part.chain.tensors, window)
+    return Residuals(homes, words, Staging(depth - staging, staging) if staged else Staging(0, depth), observe)
 
 
-def _on_chip(
-    every: Sequence[Chain], places: Mapping[str, TensorPlace], rows: Mapping[Chain, int], limit: int,
-    config: MachineConfig,
-) -> tuple[dict[str, Window], bool]:
-    """Windows of the chains that fit `limit` items beside those that live at the same time; whether some do not."""
-    homes: dict[str, Window] = {}
-    taken: list[tuple[Chain, Window]] = []
-    spilled = False
-    for chain in every:
-        place = places[chain.tensors[0]]
-        window = window_of(place, rows.get(chain, place.height), 0, config)
-        busy = sorted((w.base, w.base + w.size) for c, w in taken if c.first <= chain.last and chain.first <= c.last)
-        base = 0
-        for low, high in busy:
-            if base + window.size <= low:
-                break
+def _together(one: Chain, other: Chain) -> bool:
+    """They live at the same time."""
+    return one.first <= other.last and other.first <= one.last
+
+
+class _Room:
+    """The residual buffer, taken by chains in turn."""
+
+    def __init__(self, places: Mapping[str, TensorPlace], config: MachineConfig) -> None:
+        self._places, self._config = places, config
+        self._taken: list[tuple[Chain, Window]] = []
+
+    def clear(self) -> None:
+        self._taken = []
+
+    @property
+    def homes(self) -> dict[str, Window]:
+        return {name: window for chain, window in self._taken for name in chain.tensors}
+
+    def take(self, chain: Chain, rows: int, limit: int) -> bool:
+        """A window of `rows` rows within `limit` items beside those that live at the same time, if there is one."""
+        window = window_of(self._places[chain.tensors[0]], rows, 0, self._config)
+        for low, high in self._gaps(chain, limit):
+            if low + window.size <= high:
+                self._taken.append((chain, replace(window, base=low)))
+                return True
+        return False
+
+    def take_part(self, chain: Chain, limit: int) -> None:
+        """A window of as many words as there is room for; each pass finds its words in it or finds none."""
+        place, step = self._places[chain.tensors[0]], self._config.output_words
+        window = window_of(place, place.height, 0, self._config)
+        one = window.size // window.words * step
+        low, high = max(self._gaps(chain, limit), key=lambda gap: gap[1] - gap[0], default=(0, 0))
+        words = (high - low) // one * step
+        if words > 0:
+            self._taken.append((chain, replace(window, base=low, words=min(words, window.words))))
+
+    def _gaps(self, chain: Chain, limit: int) -> list[tuple[int, int]]:
+        """Ranges of items below `limit` that no chain takes that lives at the same time."""
+        gaps, base = [], 0
+        for low, high in sorted((w.base, w.base + w.size) for c, w in self._taken if _together(c, chain)):
+            if base < min(low, limit):
+                gaps.append((base, min(low, limit)))
             base = max(base, high)
-        if chain.out or base + window.size > limit:
-            spilled = True
-            continue
-        window = replace(window, base=base)
-        taken.append((chain, window))
-        homes |= dict.fromkeys(chain.tensors, window)
-    return homes, spilled
+        return [*gaps, (base, limit)] if base < limit else gaps

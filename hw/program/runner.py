@@ -73,8 +73,10 @@ class Runner:
         self._contents |= {content.name: content for use in uses for content in use}
         made = frozenset(content.name for use in uses for content in use if content.fill is None)
         known = {content.name: self._available(content) for use in uses for content in use if content.needs}
+        beats = {content.name: content.beats for use in uses for content in use if content.beats}
+        durations = [s.job.cycles // len(s.job.works) for s in self._steps] if beats else ()
         return Planner(what, depth, [tuple((c.name, c.size) for c in use) for use in uses], ahead=ahead,
-                       made=made, available=known).run()
+                       made=made, available=known, beats=beats, durations=durations).run()
 
     def _available(self, content: Content) -> int:
         """First step before which the content can be fetched."""

@@ -91,7 +91,8 @@ class Tiling:
             self._feed.load(self._emitter, self._split, unit, base)
 
         return Content(self._feed.content(self._layer, self._split, unit), self._size, fill,
-                       self._feed.needs(self._emitter, self._split, unit))
+                       self._feed.needs(self._emitter, self._split, unit),
+                       self._size * min(self._feed.fold, self._split.words, self._feed.words - unit.word))
 
     def _weights_content(self, weights: int, segment: int) -> Content:
         def fill(row: int) -> None:

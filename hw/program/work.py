@@ -38,13 +38,14 @@ class Need:
 class Content:
     """Rows of an on-chip buffer. `fill(row)` emits the loads that bring it in; None: its own works make it.
 
-    `needs`: what must be in DDR before.
+    `needs`: what must be in DDR before. `beats`: DDR beats of the loads, about.
     """
 
     name: Name
     size: int
     fill: Callable[[int], None] | None = None
     needs: tuple[Need, ...] = ()
+    beats: int = 0
 
 
 @dataclass(frozen=True)

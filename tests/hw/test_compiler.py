@@ -14,6 +14,7 @@ import pytest
 
 from spikeloom.config import MachineConfig, preset
 from spikeloom.hw.isa import CHUNK_COMMON, Core, Engine, Instruction, Opcode, Target, unpack_fields
+from spikeloom.hw.program import compiler
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
@@ -230,6 +231,23 @@ def test_residual_output_is_stored(builder):
     assert program.tensors["conv4.out"].stored
 
 
+def test_residual_maps_partly_on_chip(builder):
+    """Of four words of the first chain one finds room beside the staging; the second chain may take the staging."""
+    made = builder("spikes", 12, 12, 16)
+    for channels in (32, 16):
+        stream = made.conv(channels=channels, kernel=3, stride=2, padding=1, kind="residual")
+        made.conv(channels=channels, stride=2, kind="residual", shortcut=stream)
+    made.conv(channels=3)
+    program = _check(made.network, preset("tiny"), 5, interleavings=4)
+    beats = dict.fromkeys([(opcode, layer) for opcode in (Opcode.STORE_RESIDUAL, Opcode.LOAD_SHORTCUT)
+                           for layer in range(4)], 0)
+    for i in program.instructions():
+        if (i.opcode, i.layer) in beats:
+            beats[i.opcode, i.layer] += i.body["run"] * i.body["count1"] * i.body["count2"]
+    staged = 3 * 6 * 8 * preset("tiny").residual_beats
+    assert list(beats.values()) == [staged, staged, 0, 0, 0, staged, 0, 0]
+
+
 def test_a_spatial_sum_over_several_tiles(builder):
     """Whoever reads the sum must wait for the last tile, though the sum is its row 0."""
     made = builder("spikes", 12, 16, 9)
@@ -243,6 +261,17 @@ def test_a_spatial_sum_over_several_tiles(builder):
 def test_a_window_too_small_for_planes_that_are_handed_over():
     """The operator that finds no room is the depthwise convolution, before the first one that writes the window."""
     _check(random_network(226), preset("tiny"), 226)
+
+
+def test_planes_of_two_pairs_lie_in_the_banks_together(builder):
+    """The second pair begins in the midst of a tile of the first: tiles whose planes take more than half do not do."""
+    made = builder("spikes", 40, 32, 8)
+    first = made.conv(made.depthwise(kind="planes"), channels=40)
+    made.conv(made.depthwise(first, kind="planes"), channels=8)
+    with pytest.raises(MappingError, match="spike banks"):
+        compiler._compile(made.network, preset("tiny"), observe=False, share=1)
+    program = _check(made.network, preset("tiny"), 6)
+    assert any(i.body["local"] for i in program.instructions() if i.opcode is Opcode.DRAIN)
 
 
 @pytest.mark.parametrize("seed", [300, 301, 303, 54, 89])

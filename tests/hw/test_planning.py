@@ -69,6 +69,28 @@ def test_made_content_is_neither_moved_nor_fetched():
     _check(10, uses, plan, made=("planes",))
 
 
+def test_what_is_made_leaves_room_in_one_piece():
+    """What lies at both ends is given up, though what is made would fit between."""
+    uses = [(("a", 2), ("d", 2)), (("planes", 6),), (("planes", 6), ("e", 3)), (("a", 2),), (("d", 2),)]
+    plan = Planner("buffer", 10, uses, ahead=0, made=frozenset({"planes"})).run()
+    _check(10, uses, plan, made=("planes",))
+    assert plan.rows[1]["planes"] in (0, 4)
+
+
+def test_an_idle_engine_fetches_more():
+    """One content of 100 cycles ahead; more while those that are under way take less than 600."""
+    uses = [((key, 1),) for key in range(20)]
+
+    def fetched(durations):
+        plan = Planner("buffer", 20, uses, ahead=1, beats=dict.fromkeys(range(20), 100), durations=durations).run()
+        _check(20, uses, plan)
+        return [len(fills) for fills in plan.ahead[:3]]
+
+    assert fetched(()) == [1, 1, 1]
+    assert fetched([1000] * 20) == [5, 6, 6]
+    assert fetched([100] * 20) == [5, 1, 1]
+
+
 def test_too_large():
     with pytest.raises(MappingError, match=r"^the weight buffer has 10 rows, 12 are needed at a time$"):
         Planner("weight buffer", 10, [(("a", 6), ("b", 6))]).run()
