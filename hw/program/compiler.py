@@ -62,19 +62,19 @@ def compile_network(network: Network, config: MachineConfig, *, observe: bool = 
     if config.parameter_depth < config.output_words:
         raise MappingError(f"`parameter_depth` must be at least `output_words`, not `{config.parameter_depth}`")
     try:
-        return _compile(network, config, observe, share=1)
-    except (MappingError, StuckError):  # planes of two pairs of operators may have to lie in the banks together
-        return _compile(network, config, observe, share=2)
+        return _compile(network, config, observe, apart=False)
+    except (MappingError, StuckError):  # planes of two pairs of operators would have to lie in the banks together
+        return _compile(network, config, observe, apart=True)
 
 
-def _compile(network: Network, config: MachineConfig, observe: bool, share: int) -> Program:
-    """See `compile_network`. Planes that stay on chip take at most the banks' depth over `share`."""
+def _compile(network: Network, config: MachineConfig, observe: bool, apart: bool) -> Program:
+    """See `compile_network`. `apart`: nothing comes between the jobs of a tile whose planes stay on chip."""
     makers = {name: index for index, operator in enumerate(network.operators) for name in outputs_of(operator)}
     sums = {name for operator in network.operators if isinstance(operator, Accumulating) and operator.neuron.pool
             for name in outputs_of(operator)}
     emitter = Emitter(config, makers, sums)
     places, workspace = place_tensors(network, emitter)
-    lowered, jobs, residuals = _jobs(emitter, network, places, observe, share)
+    lowered, jobs, residuals = _jobs(emitter, network, places, observe, apart)
     Runner(emitter, jobs, [operator.name for operator in network.operators]).run()
     emitter.emit(Opcode.END, {})
     steps = emitter.steps
@@ -91,7 +91,7 @@ def _compile(network: Network, config: MachineConfig, observe: bool, share: int)
 
 
 def _jobs(
-    emitter: Emitter, network: Network, places: dict[str, TensorPlace], observe: bool, share: int
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], observe: bool, apart: bool
 ) -> tuple[list[Lowered], list[Job], Residuals]:
     """Operators lowered, and their jobs in order. A window that turns out too small for its operators is given up."""
     refused: set[Chain] = set()
@@ -99,7 +99,7 @@ def _jobs(
         rolling = rolling_chains(network, places, emitter.config, refused)
         residuals = place_residuals(network, places, emitter.config, rolling, observe)
         tiles = {layer: r.rows for r in rolling for layer in range(r.chain.first, r.chain.last + 1)}
-        lowered = list(_lower_all(emitter, network, places, residuals, tiles, share))
+        lowered = list(_lower_all(emitter, network, places, residuals, tiles, apart))
         room = {r.chain.first: (r.chain.last, r.window) for r in rolling}
         try:
             return lowered, in_order(lowered, room, residuals.barriers(network)), residuals
@@ -120,28 +120,28 @@ def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -
 
 def _lower_all(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], residuals: Residuals, tiles: dict[int, int],
-    share: int,
+    apart: bool,
 ) -> Iterator[Lowered]:
     """`tiles`: rows of the tiles, and of the strips, of operators in a window."""
     index = 0
     while index < len(network.operators):
-        lowered = _lower(emitter, network, places, index, residuals, tiles.get(index), share)
+        lowered = _lower(emitter, network, places, index, residuals, tiles.get(index), apart)
         yield lowered
         index += len(lowered.layers)
 
 
 def _lower(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], index: int, residuals: Residuals,
-    tile: int | None, share: int,
+    tile: int | None, apart: bool,
 ) -> Lowered:
     """Operator `index`, or that and the next one."""
     operator = network.operators[index]
     emitter.layer = index
     try:
         if hands_over(network, index) and not residuals.observe:
-            rows = handover_rows(network, places, index, emitter.config, tile, share)
+            rows = handover_rows(network, places, index, emitter.config, tile)
             if rows:
-                return Handover(emitter, network, places, index, residuals, rows).lower()
+                return Handover(emitter, network, places, index, residuals, rows, apart).lower()
         if isinstance(operator, MaxConv):
             return lower_maximum(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Conv):

@@ -44,11 +44,10 @@ def hands_over(network: Network, index: int) -> bool:
 
 
 def handover_rows(
-    network: Network, places: dict[str, TensorPlace], index: int, config: MachineConfig, tile: int | None = None,
-    share: int = 2,
+    network: Network, places: dict[str, TensorPlace], index: int, config: MachineConfig, tile: int | None = None
 ) -> int:
-    """Rows of a tile (`tile` or fewer) that cost least; its planes and what they are made of fit the banks, the planes
-    alone the banks' depth over `share`. 0 if no row does."""
+    """Rows of a tile (`tile` or fewer) that cost least; its planes and what they are made of fit the banks. 0 if no row
+    does."""
     operator, conv = network.operators[index:index + 2]
     assert isinstance(operator, Depthwise)
     assert isinstance(conv, Conv)
@@ -73,7 +72,7 @@ def handover_rows(
 
     def fits(rows: int) -> bool:
         planes, unit = words * rows * width * parts, feed.size(Split(rows, 1, geometry.kernel))
-        return planes * share <= config.spike_depth and planes + unit <= config.spike_depth
+        return planes + unit <= config.spike_depth
 
     rows = min((r for r in range(most, 0, -1) if fits(r)), key=lambda r: cost(_even(r, height, tile)), default=0)
     return _even(rows, height, tile) if rows else 0
@@ -104,7 +103,10 @@ class _Planes:
 
 @dataclass
 class Handover:
-    """Lowering of the operators `index` and `index + 1`; see the module docstring."""
+    """Lowering of the operators `index` and `index + 1`; see the module docstring.
+
+    `apart`: no other job comes between those of a tile.
+    """
 
     emitter: Emitter
     network: Network
@@ -112,6 +114,7 @@ class Handover:
     index: int
     residuals: Residuals
     rows: int
+    apart: bool = False
 
     def lower(self) -> Lowered:
         network, config = self.network, self.emitter.config
@@ -147,7 +150,7 @@ class Handover:
                 jobs.append(second.job(output))
         # no job is worth beginning before the whole tile can be made
         jobs[0] = replace(jobs[0], needs=(*jobs[0].needs, *first.needs(strip)))
-        glued = groups > 1
+        glued = groups > 1 or self.apart
         return [replace(job, glued=glued and job is not jobs[-1]) for job in jobs]
 
     def _output(self, word: int, words: int, tile: Tile, group: int) -> OutputTile:

@@ -170,11 +170,11 @@ class MaxStage(NeuronStage):
     ) -> None:
         pieces, loaded = list(self._pieces(output)), list(items)
         for index, piece in enumerate(pieces):
-            item = loaded[index] if loaded else self._staged(piece)
+            item = loaded[index] if loaded else self._staged(output, piece)
             for block in self._visit.blocks:
                 row = self._row(output, piece, parameter, block)
                 self._drain(output, piece, bank, row, item, None, carry, fires=self._visit.last)
-            if self._target is None or self._visit.last:
+            if self._target(output) is None or self._visit.last:
                 self._store(output, piece, item, 0)
             if loaded and len(loaded) < len(pieces):
                 loaded.append(self._load_shortcut(output, pieces[len(loaded)]))

@@ -263,13 +263,13 @@ def test_a_window_too_small_for_planes_that_are_handed_over():
     _check(random_network(226), preset("tiny"), 226)
 
 
-def test_planes_of_two_pairs_lie_in_the_banks_together(builder):
-    """The second pair begins in the midst of a tile of the first: tiles whose planes take more than half do not do."""
+def test_planes_of_two_pairs_do_not_fit_the_banks_together(builder):
+    """The second pair would begin in the midst of a tile of the first: the tiles come one after the other."""
     made = builder("spikes", 40, 32, 8)
     first = made.conv(made.depthwise(kind="planes"), channels=40)
     made.conv(made.depthwise(first, kind="planes"), channels=8)
     with pytest.raises(MappingError, match="spike banks"):
-        compiler._compile(made.network, preset("tiny"), observe=False, share=1)
+        compiler._compile(made.network, preset("tiny"), observe=False, apart=False)
     program = _check(made.network, preset("tiny"), 6)
     assert any(i.body["local"] for i in program.instructions() if i.opcode is Opcode.DRAIN)
 
