@@ -33,13 +33,15 @@ from .convolution import lower_conv
 from .depthwise import lower_depthwise
 from .emitter import Emitter, align
 from .errors import MappingError
-from .handover import Handover, handover_rows, hands_over
+from .feeds import EVERY_COLUMN, Columns
+from .handover import Handover, handover_rows
 from .layout import Region, TensorPlace
 from .maximum import lower_maximum
 from .memory_map import place_tensors
 from .order import StuckError, in_order
+from .pairs import hands_over
 from .program import OperatorInfo, Program
-from .residual import Chain, Residuals, place_residuals, rolling_chains
+from .residual import Chain, Residuals, Rolling, chains, place_residuals, rolling_chains
 from .runner import Runner
 from .schedule import Step, insert_tokens
 from .temporal import lower_temporal
@@ -95,20 +97,25 @@ def _jobs(
 ) -> tuple[list[Lowered], list[Job], Residuals]:
     """Operators lowered, and their jobs in order. A window that turns out too small for its operators is given up."""
     refused: set[Chain] = set()
+    whole = set(chains(network)) if observe else set[Chain]()
     while True:
-        rolling = rolling_chains(network, places, emitter.config, refused)
+        rolling = rolling_chains(network, places, emitter.config, refused, whole)
         residuals = place_residuals(network, places, emitter.config, rolling, observe)
-        tiles = {layer: r.rows for r in rolling for layer in range(r.chain.first, r.chain.last + 1)}
-        lowered = list(_lower_all(emitter, network, places, residuals, tiles, apart))
-        room = {r.chain.first: (r.chain.last, r.window) for r in rolling}
+        lowered = list(_lower_all(emitter, network, places, residuals, rolling, apart))
+        room = {r.chain.first: (r.chain.last, r.window, _height(places, r)) for r in rolling}
         try:
             return lowered, in_order(lowered, room, residuals.barriers(network)), residuals
         except StuckError as error:
             layers = next(part.layers for part in lowered if error.layer in part.layers)
-            stuck = [r.chain for r in rolling if r.chain.first <= layers[-1] and layers[0] <= r.chain.last]
+            stuck = [r for r in rolling if r.chain.first <= layers[-1] and layers[0] <= r.chain.last]
             if not stuck:
                 raise
-            refused.update(stuck)
+            whole.update(r.chain for r in stuck if r.bands)
+            refused.update(r.chain for r in stuck if not r.bands)
+
+
+def _height(places: dict[str, TensorPlace], rolling: Rolling) -> int:
+    return places[rolling.chain.tensors[0]].height
 
 
 def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -> OperatorInfo:
@@ -119,35 +126,58 @@ def _info(network: Network, index: int, operator: Operator, steps: list[Step]) -
 
 
 def _lower_all(
-    emitter: Emitter, network: Network, places: dict[str, TensorPlace], residuals: Residuals, tiles: dict[int, int],
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], residuals: Residuals, rolling: list[Rolling],
     apart: bool,
 ) -> Iterator[Lowered]:
-    """`tiles`: rows of the tiles, and of the strips, of operators in a window."""
+    """Operators in a window are lowered band by band."""
+    banded = {r.chain.first: r for r in rolling if r.bands}
+    tiles = {layer: r.rows for r in rolling for layer in r.layers}
     index = 0
     while index < len(network.operators):
+        if index in banded:
+            yield from _lower_bands(emitter, network, places, residuals, banded[index], apart)
+            index = banded[index].chain.last + 1
+            continue
         lowered = _lower(emitter, network, places, index, residuals, tiles.get(index), apart)
         yield lowered
         index += len(lowered.layers)
 
 
+def _lower_bands(
+    emitter: Emitter, network: Network, places: dict[str, TensorPlace], residuals: Residuals, rolling: Rolling,
+    apart: bool,
+) -> Iterator[Lowered]:
+    """The operators of a window that is cut into bands: all of them for one band, then for the next."""
+    emitter.banded = rolling.layers
+    for band, columns in enumerate(rolling.bands):
+        emitter.band = band
+        homes = rolling.in_band(residuals, band, _height(places, rolling))
+        index = rolling.chain.first
+        while index <= rolling.chain.last:
+            lowered = _lower(emitter, network, places, index, homes, rolling.rows, apart, columns[index])
+            yield lowered
+            index += len(lowered.layers)
+    emitter.banded, emitter.band = (), 0
+
+
 def _lower(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], index: int, residuals: Residuals,
-    tile: int | None, apart: bool,
+    tile: int | None, apart: bool, columns: Columns = EVERY_COLUMN,
 ) -> Lowered:
     """Operator `index`, or that and the next one."""
     operator = network.operators[index]
     emitter.layer = index
     try:
         if hands_over(network, index) and not residuals.observe:
-            rows = handover_rows(network, places, index, emitter.config, tile)
+            rows = handover_rows(network, places, index, emitter.config, tile, columns)
             if rows:
-                return Handover(emitter, network, places, index, residuals, rows, apart).lower()
+                return Handover(emitter, network, places, index, residuals, rows, apart, columns).lower()
         if isinstance(operator, MaxConv):
             return lower_maximum(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Conv):
-            return lower_conv(emitter, network, places, operator, residuals, tile)
+            return lower_conv(emitter, network, places, operator, residuals, tile, columns)
         if isinstance(operator, Depthwise):
-            return lower_depthwise(emitter, network, places, operator, residuals, tile)
+            return lower_depthwise(emitter, network, places, operator, residuals, tile, columns)
         if isinstance(operator, Attend):
             return lower_attend(emitter, network, places, operator, residuals)
         if isinstance(operator, Upsample):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,26 +14,30 @@ from spikeloom.network import Conv, Network
 
 from .constants import pack_weights
 from .emitter import Emitter
-from .feeds import Feed, Geometry, PixelFeed, SpikeFeed
-from .layout import ChannelMap, TensorPlace, ceil_div
+from .feeds import EVERY_COLUMN, Columns, Feed, Geometry, SpikeFeed
+from .layout import ChannelMap, TensorPlace, ceil_div, lane_groups
 from .neuron_stage import NeuronStage
 from .passes import ChunkSource, Pass, Segments, array_chunks, build_runs, output_tiles, plane_rounds
+from .pixel_feed import PixelFeed
 from .residual import Residuals
-from .splits import choose_pixel_split, choose_split, tile_rows
+from .splits import choose_group_rows, choose_pixel_split, choose_split, groups_together, tile_rows
 from .tiling import Tiling
 from .work import Lowered
 
 
 def lower_conv(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Conv, residuals: Residuals,
-    tile: int | None = None,
+    tile: int | None = None, columns: Columns = EVERY_COLUMN,
 ) -> Lowered:
-    """Jobs of a convolution; in strips of one tile of `tile` rows if given. Raises MappingError."""
+    """Jobs of a convolution, in strips of one tile of `tile` rows if given; of `columns` of the map.
+
+    Raises MappingError.
+    """
     config, source = emitter.config, places[operator.input]
     weight = network.arrays[operator.weight]
-    geometry = Geometry(source.height, source.width, weight.shape[2], operator.stride, operator.padding)
+    geometry = Geometry(source.height, source.width, weight.shape[2], operator.stride, operator.padding, *columns)
     out_map = places[operator.neuron.outputs[0]].channel_map(config)
-    rows = tile or tile_rows(geometry, config)
+    rows, groups = tile or tile_rows(geometry, config), lane_groups(network.frames, config)
     if source.kind == "pixels":
         feed: Feed = PixelFeed(source, geometry, operator.pad_codes, config)
         weight = _packed_pixels(weight)
@@ -41,18 +46,31 @@ def lower_conv(
     else:
         feed = SpikeFeed(source, geometry, config)
         physical = source.channel_map(config).spread(weight, 1)
+        if tile is None and not operator.neuron.pool:
+            passes = ceil_div(out_map.words, config.output_words)
+            tile = choose_group_rows(feed, rows, passes, groups, config)
+            rows = tile or rows
         split = choose_split(feed, rows, config, one_tile=tile is not None)
     stage = NeuronStage(emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width,
                         config.output_words, residuals)
+    together = 1
+    if isinstance(feed, SpikeFeed) and tile is not None and not operator.neuron.pool and stage.on_chip:
+        together = groups_together(feed, split, groups, config)
+        feed = SpikeFeed(source, geometry, config, together)
+    read = groups * feed.size(replace(split, words=feed.words))
+    by_group = operator.neuron.pool and groups > 1 and read > config.spike_depth and (
+        out_map.words <= config.accumulator_depth * config.output_words)
     chunks = array_chunks(feed, split, config)
     segments = Segments.of(len(chunks), config.chunk_rows, config)
     runs = build_runs(feed, split, chunks, plane_rounds(feed), segments, config)
     weights = ArrayWeights(physical, out_map, chunks, config)
     load = ConstantWeights(emitter, weights, segments).load
-    tiling = Tiling(emitter, Core.ARRAY, feed, split, segments, stage, load, frames=network.frames)
+    tiling = Tiling(emitter, Core.ARRAY, feed, split, segments, stage, load, frames=network.frames,
+                    together=together, by_group=by_group)
     return Lowered((emitter.layer,), tiling.jobs([
         Pass(output, strip, output.word // config.output_words, runs) for strip, output in output_tiles(
-            feed, split, out_map.words, config.output_words, network.frames, operator.neuron.pool, rows, config)]))
+            feed, split, out_map.words, config.output_words, network.frames, operator.neuron.pool, rows, config,
+            together, by_group)]))
 
 
 class ConstantWeights:

@@ -13,7 +13,7 @@ from spikeloom.network import Depthwise, Network
 
 from .constants import pack_weights
 from .emitter import Emitter
-from .feeds import DepthwiseFeed, Geometry, LocalFeed, Split, Unit
+from .feeds import EVERY_COLUMN, Columns, DepthwiseFeed, Geometry, LocalFeed, Split, Unit
 from .layout import TensorPlace
 from .neuron_stage import NeuronStage, OutputTile
 from .passes import ChunkSource, Pass, Run, Segments, build_runs, output_tiles, plane_rounds
@@ -28,21 +28,26 @@ WEIGHT_PARTS = 4
 
 def lower_depthwise(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Depthwise, residuals: Residuals,
-    tile: int | None = None,
+    tile: int | None = None, columns: Columns = EVERY_COLUMN,
 ) -> Lowered:
-    """Jobs of a depthwise convolution whose output goes to DDR; `tile` as in `lower_conv`. Raises MappingError."""
+    """Jobs of a depthwise convolution whose output goes to DDR; `tile`, `columns` as in `lower_conv`.
+
+    Raises MappingError.
+    """
     config = emitter.config
-    geometry = depthwise_geometry(network, operator)
+    geometry = depthwise_geometry(network, operator, columns)
     rows = tile or tile_rows(geometry, config)
-    lowering = DepthwiseLowering(emitter, network, places, operator, residuals, rows, one_tile=tile is not None)
+    lowering = DepthwiseLowering(emitter, network, places, operator, residuals, rows, one_tile=tile is not None,
+                                 columns=columns)
     outputs = output_tiles(lowering.feed, lowering.split, lowering.words, 1, network.frames, operator.neuron.pool,
                            rows, config)
     return Lowered((emitter.layer,), [lowering.tiling.job(lowering.at(strip, output)) for strip, output in outputs])
 
 
-def depthwise_geometry(network: Network, operator: Depthwise) -> Geometry:
+def depthwise_geometry(network: Network, operator: Depthwise, columns: Columns = EVERY_COLUMN) -> Geometry:
     source = network.tensors[operator.input]
-    return Geometry(source.height, source.width, network.arrays[operator.weight].shape[2], 1, operator.padding)
+    return Geometry(source.height, source.width, network.arrays[operator.weight].shape[2], 1, operator.padding,
+                    *columns)
 
 
 class DepthwiseLowering:
@@ -54,10 +59,11 @@ class DepthwiseLowering:
     def __init__(
         self, emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Depthwise,
         residuals: Residuals, rows: int, planes: LocalFeed | None = None, *, one_tile: bool = False,
+        columns: Columns = EVERY_COLUMN,
     ) -> None:
         config, source = emitter.config, places[operator.input]
         weight = network.arrays[operator.weight][:, 0]
-        geometry = depthwise_geometry(network, operator)
+        geometry = depthwise_geometry(network, operator, columns)
         out_map = source.channel_map(config)
         self.words = out_map.words
         self.feed = DepthwiseFeed(source, geometry, config)

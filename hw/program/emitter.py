@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import Instruction, Opcode, Source, Target
@@ -78,12 +78,14 @@ class Emitter:
     """Collects the steps of a program and its constants, for the operator number `layer`.
 
     `makers`: the operator that makes each tensor; the input has none. `sums`: tensors made of spatial sums, which are
-    there when the last tile is.
+    there when the last tile is. `band`: of the columns that is being made, by the operators `banded`.
     """
 
     def __init__(self, config: MachineConfig, makers: Mapping[str, int], sums: Collection[str] = ()) -> None:
         self.config, self.makers, self.sums = config, makers, sums
         self.layer = 0
+        self.band = 0
+        self.banded: Collection[int] = ()
         self.steps: list[Step] = []
         self.constants = bytearray()
         self._known: dict[bytes, int] = {}
@@ -93,7 +95,8 @@ class Emitter:
         maker = self.makers.get(place.name)
         if maker is None:
             return ()
-        return (Need(maker, 0, EVERY, *part[2:]) if place.name in self.sums else Need(maker, *part),)
+        need = Need(maker, 0, EVERY, *part[2:]) if place.name in self.sums else Need(maker, *part)
+        return (replace(need, band=self.band) if maker in self.banded else need,)
 
     def constant(self, data: bytes) -> int:
         """Offset of `data` among the constants; equal data is held once."""

@@ -16,27 +16,31 @@ from typing import Protocol
 
 from spikeloom.arithmetic import PLANE_BITS
 from spikeloom.config import MachineConfig
-from spikeloom.hw.isa import Opcode
 
 from .constants import BankRead
 from .emitter import Emitter, Transfer
-from .errors import MappingError
-from .layout import TensorPlace, ceil_div, pixel_pitch, power_of_two_above
-from .schedule import Access
+from .layout import TensorPlace, ceil_div, power_of_two_above
 from .work import Need
 
 Tap = tuple[int, int]
 
+Columns = tuple[int, int]
+"""First output column that is made, and how many; 0: all."""
+
+EVERY_COLUMN: Columns = (0, 0)
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a convolution."""
+    """Sizes of a convolution, and the band of output columns [col, col + cols) that is made (`cols` 0: all)."""
 
     height: int
     width: int
     kernel: int = 1
     stride: int = 1
     padding: int = 0
+    col: int = 0
+    cols: int = 0
 
     @property
     def out_height(self) -> int:
@@ -45,6 +49,29 @@ class Geometry:
     @property
     def out_width(self) -> int:
         return (self.width + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def band(self) -> int:
+        """Output columns that are made."""
+        return self.cols or self.out_width
+
+    @property
+    def reads(self) -> tuple[int, int]:
+        """Input columns [first, last) that are looked at."""
+        if not self.cols:
+            return 0, self.width
+        first = self.col * self.stride - self.padding
+        return max(0, first), min(self.width, first + (self.cols - 1) * self.stride + self.kernel)
+
+    @property
+    def left(self) -> int:
+        """First input column that is loaded."""
+        return self.reads[0]
+
+    @property
+    def loaded(self) -> int:
+        """Input columns that are loaded."""
+        return self.reads[1] - self.reads[0]
 
 
 @dataclass(frozen=True)
@@ -134,10 +161,14 @@ class SpikeFeed:
     """Feed from spikes, integer spikes or planes in DDR. Operators that read the same part of a tensor share its units.
 
     The planes of a pixel lie side by side, the maps of integer spikes behind each other.
+
+    `together`: lane groups in a unit, whose rows take turns: row 0 of each, then row 1, and so on, as if it were one
+    map of `together` times the rows and a kernel with so many rows between its own. So one COMPUTE walks over all of
+    them, and tables are filled once for them. Binary spikes and stride 1 only.
     """
 
-    def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig) -> None:
-        self.place, self.geometry, self.config = place, geometry, config
+    def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig, together: int = 1) -> None:
+        self.place, self.geometry, self.config, self.together = place, geometry, config, together
         self.signed, self.unary = place.kind == "planes", place.levels > 1
         self.planes = PLANE_BITS if self.signed else place.levels
         self.words = self._tensor_words = place.channel_map(config).words
@@ -162,12 +193,18 @@ class SpikeFeed:
     def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
         words = min(split.words, self._tensor_words - unit.word)
         return (type(self).__name__, self.place.name, unit.lane_group, self._first_row(split, unit),
-                self.input_rows(split), unit.word, words, unit.plane, split.apart)
+                self.input_rows(split), unit.word, words, unit.plane, split.apart, self.geometry.reads,
+                self.together)
 
     def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
         last = min(self.words, unit.word + split.words)
+        if self.together > 1:
+            for word in range(unit.word, last):
+                slot = (word - unit.word) // self.fold * self._slot_size(split)
+                emitter.load(self._rows_in_turn(split, unit, word), base + slot, self._banks(word))
+            return
         for word in range(unit.word, min(last, unit.word + self.fold)):
-            banks = [b for b in range(self.config.banks) if b % self.fold == word % self.fold]
+            banks = self._banks(word)
             transfer = self.transfer(split, unit, word, ceil_div(last - word, self.fold), self.fold)
             emitter.load(transfer, base, banks)
 
@@ -182,6 +219,10 @@ class SpikeFeed:
         start = (unit.lane_group * self._tensor_words + word) * plane
         start += self._first_row(split, unit) * g.width * self.planes * beat
         pixels = self.input_rows(split) * g.width
+        if g.loaded < g.width:
+            start += g.left * self.planes * beat
+            return Transfer(self.place, self.place.offset + start, g.loaded * self.planes, self.input_rows(split),
+                            g.width * self.planes * beat, words, word_step * plane)
         if self.unary:
             level = g.height * g.width * beat
             start = (unit.lane_group * self._tensor_words + word) * plane + unit.plane * level
@@ -193,14 +234,25 @@ class SpikeFeed:
                             self.planes * beat, words, word_step * plane)
         return Transfer(self.place, self.place.offset + start, pixels * self.planes, words, word_step * plane)
 
+    def _rows_in_turn(self, split: Split, unit: Unit, word: int) -> Transfer:
+        """The unit's rows of a word, of all lane groups in turn."""
+        g, beat = self.geometry, self.config.beat_bytes
+        start = (word * g.height + self._first_row(split, unit)) * g.width + g.left
+        group = self._tensor_words * g.height * g.width * beat
+        return Transfer(self.place, self.place.offset + start * beat, g.loaded, self.together, group,
+                        self.input_rows(split), g.width * beat)
+
+    def _banks(self, word: int) -> list[int]:
+        return [b for b in range(self.config.banks) if b % self.fold == word % self.fold]
+
     def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
-        g, step = self.geometry, self._pixel_step(split)
+        g, step, turns = self.geometry, self._pixel_step(split), self.together
         y, x = tile.row * g.stride + self._shift(unit), tile.col * g.stride
         return {
-            "address": base + ((y - self._first_row(split, unit)) * g.width + x) * step,
-            "col_step": g.stride * step, "row_step": g.stride * g.width * step, "y": y, "x": x,
-            "y_step": g.stride, "x_step": g.stride, "height": g.height, "width": g.width,
-            "rows": tile.rows, "cols": tile.cols}
+            "address": base + ((y - self._first_row(split, unit)) * g.loaded * turns + x - g.left) * step,
+            "col_step": g.stride * step, "row_step": g.stride * g.loaded * step, "y": y * turns, "x": x,
+            "y_step": g.stride, "x_step": g.stride, "height": g.height * turns, "width": g.width,
+            "rows": tile.rows * turns, "cols": tile.cols}
 
     def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:
         g, step = self.geometry, self._pixel_step(split)
@@ -208,7 +260,8 @@ class SpikeFeed:
         within = plane if step > 1 else 0
         if self.unary and not split.apart:
             within = plane * (self._slot_size(split) // self.planes)
-        return BankRead(slot * self._slot_size(split) + (dy * g.width + dx) * step + within, dy, dx)
+        dy *= self.together
+        return BankRead(slot * self._slot_size(split) + (dy * g.loaded + dx) * step + within, dy, dx)
 
     def input_rows(self, split: Split) -> int:
         """Rows of a unit; the same for all units of an operator, so that they share their chunk headers."""
@@ -218,7 +271,7 @@ class SpikeFeed:
         return 1 if split.apart or self.unary else self.planes
 
     def _slot_size(self, split: Split) -> int:
-        return self.input_rows(split) * self.geometry.width * (1 if split.apart else self.planes)
+        return self.input_rows(split) * self.geometry.loaded * self.together * (1 if split.apart else self.planes)
 
     def _shift(self, unit: Unit) -> int:
         """Rows that the position is below `row * stride`, so that it never lies above the unit."""
@@ -256,94 +309,6 @@ class DepthwiseFeed(SpikeFeed):
         return word * self._slot_size(split)
 
 
-class PixelFeed:
-    """Feed from input pixels: the packer makes words of the 3 * kernel bytes under a kernel row, as 8 bit-planes.
-
-    What is left of the kernel is kernel x 1 on packed rows; rows outside the picture are packed too.
-    """
-
-    def __init__(
-        self, place: TensorPlace, geometry: Geometry, pad_codes: tuple[int, int, int], config: MachineConfig
-    ) -> None:
-        self.place, self.geometry, self.pad_codes, self.config = place, geometry, pad_codes, config
-        self.planes, self.signed, self.unary = PLANE_BITS, False, False
-        self.words = ceil_div(3 * geometry.kernel, config.word_channels)
-        self.fold = min(config.banks, power_of_two_above(self.words))
-        if pixel_pitch(geometry.width, config) > config.line_bytes:
-            raise MappingError(f"a row of {3 * geometry.width} bytes is wider than the line buffer "
-                               f"({config.line_bytes} bytes)")
-
-    def taps(self, row: int, rows: int) -> list[Tap]:
-        return [(y, 0) for y in range(row, row + rows)]
-
-    def splits(self) -> Iterator[Split]:
-        for taps in range(self.geometry.kernel, 0, -1):
-            yield Split(1, self.words, taps)
-
-    def size(self, split: Split) -> int:
-        return self.planes * self._plane_size(split)
-
-    def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
-        return layer, unit
-
-    def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
-        g, config, place = self.geometry, self.config, self.place
-        pitch = pixel_pitch(g.width, config)
-        frame, frame_stride = unit.lane_group * config.lanes, g.height * pitch
-        frames = min(config.lanes, place.frames - frame)
-        rows = self._rows(split, min(split.rows, g.out_height - unit.row))
-        first, cols = self._first_col(split, unit), self._cols(split)
-        left, right = self._bytes(first, cols)
-        start = place.offset + frame * frame_stride
-        accesses = [Access(f"bank {b}", base, base + self.size(split), write=True) for b in range(config.banks)]
-        accesses.append(Access(f"ddr {place.name}", start, start + frames * frame_stride))
-        emitter.emit(Opcode.LOAD_PIXELS, {
-            "region": place.region, "offset": start + left, "pitch": pitch, "frame_stride": frame_stride,
-            "frames": frames, "row": unit.row * g.stride - g.padding + unit.tap, "rows": rows, "height": g.height,
-            "row_bytes": right - left, "start": 3 * (first * g.stride - g.padding) - left, "step": 3 * g.stride,
-            "cols": cols, "words": self.words, "fold": self.fold,
-            **{f"pad{i}": code for i, code in enumerate(self.pad_codes)},
-            "address": base, "plane_stride": self._plane_size(split), "word_stride": self._slot_size(split)}, accesses)
-
-    def needs(self, emitter: Emitter, split: Split, unit: Unit) -> tuple[Need, ...]:
-        return ()
-
-    def _bytes(self, col: int, cols: int) -> tuple[int, int]:
-        """Bytes [left, right) of a picture row that output columns [col, col + cols) look at; `left` is on a beat."""
-        g, beat = self.geometry, self.config.beat_bytes
-        left = max(0, 3 * (col * g.stride - g.padding)) // beat * beat
-        right = 3 * ((col + cols - 1) * g.stride - g.padding + g.kernel)
-        return min(left, 3 * g.width // beat * beat), max(1, min(right, 3 * g.width))
-
-    def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
-        g, cols = self.geometry, self._cols(split)
-        y = (tile.row - unit.row) * g.stride
-        return {"address": base + y * cols + tile.col - self._first_col(split, unit), "col_step": 1,
-                "row_step": g.stride * cols, "y": y, "x": tile.col, "y_step": g.stride, "x_step": 1,
-                "height": self._rows(split, split.rows), "width": g.out_width, "rows": tile.rows, "cols": tile.cols}
-
-    def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:
-        dy = tap[0] - unit.tap
-        offset = plane * self._plane_size(split) + slot * self._slot_size(split) + dy * self._cols(split)
-        return BankRead(offset, dy)
-
-    def _cols(self, split: Split) -> int:
-        return split.cols or self.geometry.out_width
-
-    def _first_col(self, split: Split, unit: Unit) -> int:
-        """The last unit is moved left to end with the map."""
-        return min(unit.col, self.geometry.out_width - self._cols(split))
-
-    def _rows(self, split: Split, rows: int) -> int:
-        return (rows - 1) * self.geometry.stride + split.taps
-
-    def _slot_size(self, split: Split) -> int:
-        return self._rows(split, split.rows) * self._cols(split)
-
-    def _plane_size(self, split: Split) -> int:
-        return ceil_div(self.words, self.fold) * self._slot_size(split)
-
-
 class LocalFeed:
     """Feed from planes that a depthwise convolution left in the banks: word w, plane p of pixel x in bank
     (p + w) % banks, address w * pixels + x of part p // banks. 1 x 1 kernels only.
@@ -360,7 +325,7 @@ class LocalFeed:
     ) -> None:
         self.words, self.geometry, self.config, self.name = words, geometry, config, name
         self.fold = config.banks
-        self._pixels = tile_rows * geometry.width
+        self._pixels = tile_rows * geometry.band
 
     def taps(self, row: int, rows: int) -> list[Tap]:
         return [(0, 0)]
@@ -393,7 +358,8 @@ class LocalFeed:
         return ()
 
     def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
-        return {"address": base + tile.col, "col_step": 1, "row_step": self.geometry.width, "y": 0, "x": 0,
+        return {"address": base + tile.col - self.geometry.col, "col_step": 1, "row_step": self.geometry.band, "y": 0,
+                "x": 0,
                 "y_step": 0, "x_step": 0, "height": 1, "width": 1, "rows": tile.rows, "cols": tile.cols}
 
     def read(self, split: Split, unit: Unit, slot: int, tap: Tap, plane: int) -> BankRead:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from spikeloom.arithmetic import PLANE_BITS
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import Core
-from spikeloom.network import Conv, Depthwise, MaxConv, Network, inputs_of
+from spikeloom.network import Conv, Depthwise, Network
 
 from .convolution import ArrayWeights, ConstantWeights
 from .depthwise import DepthwiseLowering, depthwise_geometry
 from .emitter import Emitter
-from .feeds import DepthwiseFeed, Geometry, LocalFeed, Split, Tile
+from .feeds import EVERY_COLUMN, Columns, DepthwiseFeed, Geometry, LocalFeed, Split, Tile
 from .layout import TensorPlace, ceil_div, lane_groups
 from .neuron_stage import NeuronStage, OutputTile
 from .passes import ChunkSource, Pass, Run, Segments, array_chunks, plane_rounds, rotated_runs
@@ -28,32 +28,18 @@ LATENCY = 110
 """Cycles of a load beside its beats, where nothing can be loaded ahead."""
 
 
-def hands_over(network: Network, index: int) -> bool:
-    """Operator `index` is depthwise, the next one is a 1 x 1 convolution and alone reads its planes."""
-    if index + 1 >= len(network.operators):
-        return False
-    first, second = network.operators[index:index + 2]
-    plain = isinstance(second, Conv) and not isinstance(second, MaxConv)
-    if not isinstance(first, Depthwise) or not plain or first.neuron.planes is None:
-        return False
-    planes = first.neuron.planes
-    readers = [o for o in network.operators if planes in inputs_of(o)]
-    shape = network.arrays[second.weight].shape
-    return (readers == [second] and second.input == planes and planes != network.output and shape[2:] == (1, 1)
-            and second.stride == 1 and second.padding == 0 and not second.neuron.pool)
-
-
 def handover_rows(
-    network: Network, places: dict[str, TensorPlace], index: int, config: MachineConfig, tile: int | None = None
+    network: Network, places: dict[str, TensorPlace], index: int, config: MachineConfig, tile: int | None = None,
+    columns: Columns = EVERY_COLUMN,
 ) -> int:
     """Rows of a tile (`tile` or fewer) that cost least; its planes and what they are made of fit the banks. 0 if no row
     does."""
     operator, conv = network.operators[index:index + 2]
     assert isinstance(operator, Depthwise)
     assert isinstance(conv, Conv)
-    geometry = depthwise_geometry(network, operator)
+    geometry = depthwise_geometry(network, operator, columns)
     words, out_words = (places[name].channel_map(config).words for name in (conv.input, conv.neuron.outputs[0]))
-    width, height = geometry.out_width, geometry.out_height
+    width, height = geometry.band, geometry.out_height
     most = min(tile or tile_rows(geometry, config), config.accumulator_depth // width)
     if lane_groups(network.frames, config) > 1:
         most = min(most, config.accumulator_depth * config.output_words // out_words // width)
@@ -115,24 +101,26 @@ class Handover:
     residuals: Residuals
     rows: int
     apart: bool = False
+    columns: Columns = EVERY_COLUMN
 
     def lower(self) -> Lowered:
         network, config = self.network, self.emitter.config
         depthwise, conv = network.operators[self.index:self.index + 2]
         assert isinstance(depthwise, Depthwise)
         assert isinstance(conv, Conv)
-        made = depthwise_geometry(network, depthwise)
+        made = depthwise_geometry(network, depthwise, self.columns)
         source = self.places[conv.input]
-        geometry = Geometry(source.height, source.width)
+        geometry = Geometry(source.height, source.width, col=made.col, cols=made.cols)
         words = source.channel_map(config).words
-        feed = LocalFeed(words, geometry, self.rows, ("planes", self.index), config)
+        feed = LocalFeed(words, geometry, self.rows, ("planes", self.index, self.emitter.band), config)
         self.emitter.layer = self.index
-        first = DepthwiseLowering(self.emitter, network, self.places, depthwise, self.residuals, self.rows, feed)
+        first = DepthwiseLowering(self.emitter, network, self.places, depthwise, self.residuals, self.rows, feed,
+                                  columns=self.columns)
         self.emitter.layer = self.index + 1
         second, out_words = self._conv(conv, feed, geometry)
         jobs: list[Job] = []
         for row in range(0, made.out_height, self.rows):
-            tile = Tile(row, min(self.rows, made.out_height - row), 0, made.out_width)
+            tile = Tile(row, min(self.rows, made.out_height - row), made.col, made.band)
             strip = row // first.split.rows * first.split.rows
             jobs += self._tile(first, second, tile, strip, out_words)
         return Lowered((self.index, self.index + 1), jobs, (self._planes,))

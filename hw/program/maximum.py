@@ -30,7 +30,7 @@ from .convolution import ArrayWeights, ConstantWeights
 from .emitter import Emitter
 from .feeds import Geometry, SpikeFeed, Split, Tap, Unit
 from .layout import ChannelMap, TensorPlace, lane_groups
-from .neuron_stage import LocalPlanes, NeuronStage, OutputTile, Piece
+from .neuron_stage import PIECES_LOADED, LocalPlanes, NeuronStage, OutputTile, Piece
 from .passes import Pass, Run, Segments, array_chunks, build_runs, output_tiles, plane_rounds
 from .residual import Residuals
 from .splits import choose_split, tile_rows
@@ -166,18 +166,19 @@ class MaxStage(NeuronStage):
 
     def drain(
         self, output: OutputTile, bank: int, parameter: int, items: Sequence[int] = (),
-        local: LocalPlanes | None = None, carry: int = 0,
+        local: LocalPlanes | None = None, carry: int = 0, pixel: int = 0,
     ) -> None:
-        pieces, loaded = list(self._pieces(output)), list(items)
-        for index, piece in enumerate(pieces):
-            item = loaded[index] if loaded else self._staged(output, piece)
+        loaded, later = list(items), self._spilled(output)[PIECES_LOADED:]
+        for piece in self._pieces(output):
+            spilled, home = self._brought(output, piece), self._home(self._target, output.word + piece.word)
+            item = loaded.pop(0) if spilled else self._staged(output, piece)
             for block in self._visit.blocks:
                 row = self._row(output, piece, parameter, block)
-                self._drain(output, piece, bank, row, item, None, carry, fires=self._visit.last)
-            if self._target(output) is None or self._visit.last:
+                self._drain(output, piece, bank, row, item, None, carry, pixel, fires=self._visit.last)
+            if home is None or self._visit.last:
                 self._store(output, piece, item, 0)
-            if loaded and len(loaded) < len(pieces):
-                loaded.append(self._load_shortcut(output, pieces[len(loaded)]))
+            if spilled and later:
+                loaded.append(self._load_shortcut(output, later.pop(0)))
 
     def _pieces(self, output: OutputTile) -> Iterator[Piece]:
         """Those windows in which the place lies in the map; a part of the columns goes row by row."""

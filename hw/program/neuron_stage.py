@@ -102,6 +102,9 @@ class NeuronStage:
         if pass_words * len(blocks) > self._config.parameter_depth:
             raise MappingError(f"{len(blocks)} thresholds of {pass_words} words do not fit the parameter buffer "
                                f"({self._config.parameter_depth} rows)")
+        # windows of what is read and of what is made; None: staged, if there is such a tensor at all
+        self._source = residuals.homes.get(neuron.shortcut or "")
+        self._target = residuals.homes.get(neuron.residual or "")
         self._wide = enlarged(network).get(neuron.shortcut or "")
         self._layer = emitter.layer
 
@@ -143,48 +146,59 @@ class NeuronStage:
 
     def prepare(self, output: OutputTile) -> list[int]:
         """Emit the loads of the shortcut that can run beside the computing of a tile; their items, for `drain`."""
-        pieces = list(self._pieces(output))
-        return [self._load_shortcut(output, piece) for piece in pieces[:self._loaded_before(output, pieces)]]
+        return [self._load_shortcut(output, piece) for piece in self._spilled(output)[:PIECES_LOADED]]
 
     def drain(
         self, output: OutputTile, bank: int, parameter: int, items: Sequence[int] = (),
-        local: LocalPlanes | None = None, carry: int = 0,
+        local: LocalPlanes | None = None, carry: int = 0, pixel: int = 0,
     ) -> None:
-        """Emit the drains of a tile, each with its stores. `carry`: items of the carry memory before it.
+        """Emit the drains of a tile, each with its stores.
+
+        `carry`, `pixel`: items of the carry memory, and pixels of the accumulators, before it.
 
         Integer spikes are drained threshold by threshold; the last time the residual is written.
         """
-        pieces = list(self._pieces(output))
-        loaded = list(items)
-        for index, piece in enumerate(pieces):
-            item = loaded[index] if loaded else self._staged(output, piece)
+        loaded, later = list(items), self._spilled(output)[PIECES_LOADED:]
+        for piece in self._pieces(output):
+            spilled = self._brought(output, piece)
+            item = loaded.pop(0) if spilled else self._staged(output, piece)
             for level in range(self._levels):
                 row = self._row(output, piece, parameter, level)
-                self._drain(output, piece, bank, row, item, local, carry, level)
+                self._drain(output, piece, bank, row, item, local, carry, pixel, level)
                 self._store(output, piece, item, level)
-            if loaded and len(loaded) < len(pieces):
-                loaded.append(self._load_shortcut(output, pieces[len(loaded)]))
+            if spilled and later:
+                loaded.append(self._load_shortcut(output, later.pop(0)))
 
     def _row(self, output: OutputTile, piece: Piece, parameter: int, block: int) -> int:
         """Parameter row of the first word of a piece in a block."""
         return parameter + block * self._together(output)[1] + piece.word
 
-    def _source(self, output: OutputTile) -> Window | None:
-        """Where the shortcut of a tile lies; None: staged, if there is one."""
-        return self._residuals.home(self._neuron.shortcut, output.word)
+    def _spilled(self, output: OutputTile) -> list[Piece]:
+        """Pieces whose shortcut is brought from DDR."""
+        return [piece for piece in self._pieces(output) if self._brought(output, piece)]
 
-    def _target(self, output: OutputTile) -> Window | None:
-        """Where r of a tile goes; None: staged, if it is kept."""
-        return self._residuals.home(self._neuron.residual, output.word)
-
-    def _loaded_before(self, output: OutputTile, pieces: list[Piece]) -> int:
-        spilled = self._neuron.shortcut is not None and self._source(output) is None
-        return min(len(pieces), PIECES_LOADED) if spilled else 0
+    def _brought(self, output: OutputTile, piece: Piece) -> bool:
+        word = output.word + piece.word
+        return self._neuron.shortcut is not None and self._home(self._source, word) is None
 
     def _staged(self, output: OutputTile, piece: Piece) -> int:
-        """Where r goes if there is no shortcut and the tensor lies in DDR."""
-        made = self._neuron.residual is not None and self._target(output) is None
+        """Where r goes if no shortcut is brought and the tensor lies in DDR."""
+        made = self._neuron.residual is not None and self._home(self._target, output.word + piece.word) is None
         return self._residuals.staging.take(piece.items) if made else 0
+
+    @staticmethod
+    def _home(window: Window | None, word: int) -> Window | None:
+        return window if window is not None and window.holds(word) else None
+
+    @property
+    def on_chip(self) -> bool:
+        """Nothing of the shortcut, and nothing of r, goes through DDR."""
+        return all(name is None or (home is not None and not home.every) for name, home in (
+            (self._neuron.shortcut, self._source), (self._neuron.residual, self._target)))
+
+    def _homes(self, word: int) -> tuple[Window | None, Window | None]:
+        """Windows that hold a word of the shortcut and of r."""
+        return self._home(self._source, word), self._home(self._target, word)
 
     def _pieces(self, output: OutputTile) -> Iterator[Piece]:
         """All at once; or so that the rows lie together in the window; or so that a few pieces fit the staging."""
@@ -192,27 +206,28 @@ class NeuronStage:
         if n.shortcut is None and n.residual is None:
             yield Piece(0, output.words, 0, tile.rows, 0, tile.cols, 0)
             return
-        source, target = self._source(output), self._target(output)
-        homes = [home for home in (source, target) if home is not None]
-        staged = (n.shortcut is not None and source is None) or (n.residual is not None and target is None)
-        most = max(1, self._residuals.staging.size // STAGED) if staged else tile.pixels * output.words
-        words, cols = max(1, min(output.words, most // tile.pixels)), min(most, tile.cols)
-        if len({home.word_stride for home in homes} | ({0} if staged else set())) > 1:
-            words = 1
-        item = 0
-        for word in range(0, output.words, words):
+        item = word = 0
+        while word < output.words:
+            found = self._homes(output.word + word)
+            homes = [home for home in found if home is not None]
+            staged = (n.shortcut is not None and found[0] is None) or (n.residual is not None and found[1] is None)
+            most = max(1, self._residuals.staging.size // STAGED) if staged else tile.pixels * output.words
+            words, cols = max(1, min(output.words - word, most // tile.pixels)), min(most, tile.cols)
+            if len({home.word_stride for home in homes} | ({0} if staged else set())) > 1:
+                words = 1
+            words = next((k for k in range(1, words) if self._homes(output.word + word + k) != found), words)
             row = 0
             while row < tile.rows:
                 rows = max(1, min(tile.rows - row, most // tile.cols))
                 for home in homes:
                     whole = home.width == tile.cols
-                    rows = min(rows, home.rows - (tile.row + row) % home.rows) if whole else 1
+                    rows = min(rows, home.rows_left(tile.row + row)) if whole else 1
                 for col in range(0, tile.cols, cols):
-                    piece = Piece(word, min(words, output.words - word), row, rows, col, min(cols, tile.cols - col),
-                                   item)
+                    piece = Piece(word, words, row, rows, col, min(cols, tile.cols - col), item)
                     item += piece.items
                     yield piece
                 row += rows
+            word += words
 
     def _load_shortcut(self, output: OutputTile, piece: Piece) -> int:
         assert self._neuron.shortcut is not None
@@ -247,8 +262,8 @@ class NeuronStage:
         n = self._neuron
         fields: dict[str, int] = {}
         accesses = []
-        for name, tensor, home in (("shortcut", n.shortcut, self._source(output)),
-                                   ("residual", n.residual, self._target(output))):
+        source, target = self._homes(output.word + piece.word)
+        for name, tensor, home in (("shortcut", n.shortcut, source), ("residual", n.residual, target)):
             if tensor is None or (name == "residual" and not write):
                 continue
             first, stride = item, piece.pixels
@@ -265,15 +280,18 @@ class NeuronStage:
 
     def _drain(
         self, output: OutputTile, piece: Piece, bank: int, row: int, item: int, local: LocalPlanes | None,
-        carry: int, level: int = 0, *, fires: bool = True,
+        carry: int, before: int, level: int = 0, *, fires: bool = True,
     ) -> None:
-        """One DRAIN with parameters from `row` on, and the store of its beats. Without `fires` it only makes r."""
+        """One DRAIN with parameters from `row` on, and the store of its beats. Without `fires` it only makes r.
+
+        `before`: pixels of the accumulators before the tile's.
+        """
         tile, n = output.tile, self._neuron if fires else replace(self._neuron, lif=None, spikes=None)
         mode = Mode.SUM if n.logits else Mode[n.mode.upper()]
         last_group = output.lane_group == lane_groups(self._frames, self._config) - 1
         pixel, pixels = piece.row * tile.cols + piece.col, piece.pixels
         fields, accesses = self._residual_fields(output, piece, item, write=level == self._levels - 1)
-        accesses += [Access(f"acc {bank}", pixel, pixel + pixels),
+        accesses += [Access(f"acc {bank}", before + pixel, before + pixel + pixels),
                      Access(Target.PARAMETERS.name, row, row + piece.words)]
         if n.lif is not None:
             fields |= {"leak": Leak(LEAKS.index(n.lif.leak)), "soft": n.lif.reset == "soft", "strict": n.lif.strict}
@@ -291,7 +309,7 @@ class NeuronStage:
                 accesses += [Access(f"bank {b}", low, low + piece.words * pixels, write=True)
                              for b in range(self._config.banks)]
         fields |= {
-            "acc_bank": bank, "acc_base": pixel, "pixels": pixels, "word": piece.word,
+            "acc_bank": bank, "acc_base": before + pixel, "pixels": pixels, "word": piece.word,
             "words": piece.words, "parameter": row, "mode": mode, "spikes": n.spikes is not None,
             "planes": n.planes is not None, "raw": n.logits is not None and last_group,
             "lanes": min(self._config.lanes, self._frames - output.lane_group * self._config.lanes)}
@@ -312,24 +330,24 @@ class NeuronStage:
                                 Source.DRAIN)
         if level < self._levels - 1:
             return
-        if n.residual is not None and (self._target(output) is None or self._residuals.observe):
-            self._store_residual(output, piece, item)
+        home = self._home(self._target, output.word + piece.word)
+        if n.residual is not None and (home is None or self._residuals.observe):
+            self._store_residual(output, piece, item, home)
         if n.logits is not None and output.lane_group == lane_groups(self._frames, self._config) - 1:
             place, beats = self._places[n.logits], self._config.raw_beats
             offset = place.offset + (output.word + piece.word) * beats * beat
             self._emitter.store(Transfer(place, offset, piece.words * beats), Source.DRAIN)
 
-    def _store_residual(self, output: OutputTile, piece: Piece, item: int) -> None:
+    def _store_residual(self, output: OutputTile, piece: Piece, item: int, home: Window | None) -> None:
         assert self._neuron.residual is not None
         place, pixels = self._places[self._neuron.residual], piece.pixels
-        target = self._target(output)
-        if target is None:
+        if home is None:
             self._emitter.store_residual(self._transfer(place, output, piece), item, piece.items)
             return
-        first = self._home_item(target, output, piece)
+        first = self._home_item(home, output, piece)
         for word in range(piece.words):
             one = replace(piece, word=piece.word + word, words=1)
-            item = first + word * target.word_stride
+            item = first + word * home.word_stride
             self._emitter.store_residual(self._transfer(place, output, one), item, pixels)
 
     def _transfer(self, place: TensorPlace, output: OutputTile, piece: Piece, level: int = 0) -> Transfer:

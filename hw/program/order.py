@@ -39,13 +39,14 @@ class _Queue:
 
 
 def in_order(
-    lowered: Sequence[Lowered], room: Mapping[int, tuple[int, int]], barriers: Mapping[int, Sequence[int]]
+    lowered: Sequence[Lowered], room: Mapping[int, tuple[int, int, int]], barriers: Mapping[int, Sequence[int]]
 ) -> list[Job]:
     """All jobs in the order in which they are emitted.
 
     Args:
         lowered: Operators in the order of the network.
-        room: For an operator that writes a window first: (operator that reads it last, rows of the window).
+        room: For an operator that writes a window first: (operator that reads it last, rows of the window, rows of the
+            map). The window's rows go on from band to band.
         barriers: Operators that must be complete before an operator begins.
 
     Raises:
@@ -57,19 +58,22 @@ def in_order(
         for index, job in enumerate(queue.jobs):
             makers.setdefault(job.layer, []).append((queue, index))
 
-    def satisfying(need: Need) -> tuple[_Queue, int] | None:
-        """The last job of those that make what is needed."""
-        found = [(queue, index) for queue, index in makers[need.layer]
-                 if need.meets(queue.jobs[index].rows, queue.jobs[index].words)]
-        return max(found, key=lambda entry: entry[1], default=None)
+    def satisfying(need: Need) -> list[tuple[_Queue, int]]:
+        """The last job, in each queue, of those that make what is needed."""
+        last: dict[int, tuple[_Queue, int]] = {}
+        for queue, index in makers[need.layer]:
+            job = queue.jobs[index]
+            if need.meets(job.rows, job.words, job.band):
+                last[id(queue)] = queue, index
+        return list(last.values())
 
     return _Scheduler(queues, satisfying, room, barriers).run()
 
 
 class _Scheduler:
     def __init__(
-        self, queues: list[_Queue], satisfying: Callable[[Need], tuple[_Queue, int] | None],
-        room: Mapping[int, tuple[int, int]], barriers: Mapping[int, Sequence[int]],
+        self, queues: list[_Queue], satisfying: Callable[[Need], list[tuple[_Queue, int]]],
+        room: Mapping[int, tuple[int, int, int]], barriers: Mapping[int, Sequence[int]],
     ) -> None:
         self._queues, self._satisfying, self._room, self._barriers = queues, satisfying, room, barriers
         self._now = 0
@@ -121,9 +125,8 @@ class _Scheduler:
                 end += 1
                 if not job.glued:
                     break
-            entries = (self._satisfying(need) for need in needs)
-            found = [entry for entry in entries
-                     if entry is not None and not (entry[0] is queue and queue.next <= entry[1] < end)]
+            found = [entry for need in needs for entry in self._satisfying(need)
+                     if not (entry[0] is queue and queue.next <= entry[1] < end)]
             queue.needs[queue.next] = found
         return found
 
@@ -131,9 +134,12 @@ class _Scheduler:
         contents = (c for work in job.works for c in (*work.spikes, *filter(None, (work.weights,))))
         needs = {need for content in contents for need in content.needs} | set(job.needs)
         if job.layer in self._room:
-            reader, rows = self._room[job.layer]
+            reader, rows, height = self._room[job.layer]
             if job.rows[1] > rows:
-                needs.add(Need(reader, 0, job.rows[1] - rows))
+                needs.add(Need(reader, 0, job.rows[1] - rows, band=job.band))
+            if job.band and height + job.rows[1] > rows:
+                needs.add(Need(reader, 0, height + job.rows[1] - rows, band=job.band - 1))
+            needs |= {Need(reader, band=band) for band in range(job.band - 1)}
         return needs | {Need(layer) for layer in self._barriers.get(job.layer, ())}
 
     def _emit(self, queue: _Queue) -> None:

@@ -202,14 +202,15 @@ def rotated_runs(
 
 
 def output_tiles(
-    feed: Feed, split: Split, words: int, pass_words: int, frames: int, pool: bool, rows: int, config: MachineConfig
+    feed: Feed, split: Split, words: int, pass_words: int, frames: int, pool: bool, rows: int, config: MachineConfig,
+    together: int = 1, by_group: bool = False,
 ) -> list[tuple[int, OutputTile]]:
     """(first row of the strip, tile) of all passes in the order in which they are computed; tiles have `rows` rows.
 
-    All lane groups of a tile follow each other (their potentials are carried); with spatial sums all tiles of a lane
-    group do.
+    All lane groups of a tile follow each other (their potentials are carried), or are made in one pass (`together`);
+    with spatial sums all tiles of a lane group follow each other, or all words of all its tiles (`by_group`).
     """
-    geometry, groups = feed.geometry, range(lane_groups(frames, config))
+    geometry, groups = feed.geometry, range(0, lane_groups(frames, config), together)
     step = split.rows if split.cols else min(rows, split.rows)
     strips = [(row, tiles(geometry, row, split.rows, step, config, split.cols))
               for row in range(0, geometry.out_height, split.rows)]
@@ -219,6 +220,8 @@ def output_tiles(
     def make(word: tuple[int, int], place: tuple[int, Tile], group: int) -> tuple[int, OutputTile]:
         return place[0], OutputTile(*word, place[1], group, place is places[0], place is places[-1])
 
+    if by_group:
+        return [make(word, place, group) for group in groups for word in heads for place in places]
     if pool:
         return [make(word, place, group) for word in heads for group in groups for place in places]
     if split.cols:

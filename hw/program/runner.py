@@ -81,7 +81,7 @@ class Runner:
     def _available(self, content: Content) -> int:
         """First step before which the content can be fetched."""
         return 1 + max((done for need in content.needs for job, done in self._done.get(need.layer, ())
-                        if need.meets(job.rows, job.words)), default=-1)
+                        if need.meets(job.rows, job.words, job.band)), default=-1)
 
     def _pack(self, chunks: Sequence[Chunk], weight_row: int, layer: int) -> bytes:
         try:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from spikeloom.config import MachineConfig
 
 from .errors import MappingError
-from .feeds import Feed, Geometry, PixelFeed, Split, Tile
+from .feeds import Feed, Geometry, SpikeFeed, Split, Tile
 from .layout import ceil_div
+from .pixel_feed import PixelFeed
 
 
 def tile_rows(geometry: Geometry, config: MachineConfig) -> int:
@@ -20,8 +21,14 @@ def tile_rows(geometry: Geometry, config: MachineConfig) -> int:
 RESIDENT = (3, 4)
 """Share of the banks that the input of a strip may take; the rest is for what is fetched ahead."""
 
+SHARED = (7, 8)
+"""Share of the banks that the input of a strip may take in all lane groups together."""
+
 PIECES = 4
 """Words of a depthwise convolution are loaded together up to the banks' depth over this."""
+
+DY_BITS = 5
+"""Width of the field `dy` of a chunk header, signed."""
 
 LEAST_LOAD = 512
 """Beats that are worth a unit of their own."""
@@ -51,6 +58,45 @@ def choose_split(feed: Feed, rows: int, config: MachineConfig, *, one_tile: bool
     return _with_rows(split, max(1, _rows_within(feed, split, half, min(most, rows))))
 
 
+def choose_group_rows(feed: Feed, rows: int, passes: int, groups: int, config: MachineConfig) -> int | None:
+    """Rows of strips of one tile each, if those are better where `groups` lane groups take turns at each of `passes`
+    passes; None if not.
+
+    What the lane groups read of a strip should lie in the banks at the same time, else all of it is loaded again for
+    every pass. But tables are filled for every tile, and weights loaded for every strip.
+    """
+    g, whole = feed.geometry, next(feed.splits())
+    default = choose_split(feed, rows, config)
+    room = config.spike_depth * SHARED[0] // SHARED[1]
+    if groups == 1 or passes == 1 or groups * feed.size(replace(default, words=feed.words)) <= room:
+        return None
+    chunks = ceil_div(feed.words * g.kernel ** 2, config.banks) * feed.planes
+
+    def cost(step: int, strip: int, loads: int) -> float:
+        """Cycles of loading and of computing, the longer of them first."""
+        strips, tiles = ceil_div(g.out_height, strip), ceil_div(g.out_height, step)
+        loaded = groups * loads * strips * feed.size(_with_rows(whole, strip)) * feed.fold
+        computed = groups * passes * chunks * tiles * max(step * g.out_width, config.fill_cycles)
+        weights = strips * passes * chunks * config.chunk_rows * config.weight_row_bytes // config.beat_bytes
+        return max(loaded, computed, (loaded + weights) / 2) + (loaded + computed + weights) / 16
+
+    costs = {step: cost(step, step, 1) for step in range(1, rows + 1)
+             if groups * feed.size(_with_rows(whole, step)) <= room}
+    best = min(costs, key=lambda step: costs[step], default=None)
+    return best if best is not None and costs[best] < cost(rows, default.rows, passes) else None
+
+
+def groups_together(feed: SpikeFeed, split: Split, groups: int, config: MachineConfig) -> int:
+    """All `groups` lane groups if they are better made in one pass: a tile of one has fewer pixels than a table takes
+    to fill, and they fit accumulators, banks and the rows that a header can name; else 1."""
+    g, most = feed.geometry, (1 << DY_BITS - 1) - 1
+    pixels = split.rows * g.band
+    reach = max(g.padding, g.kernel - 1 - g.padding) * groups
+    fits = (g.stride == 1 and feed.planes == 1 and split.taps == g.kernel and reach <= most
+            and pixels * groups <= config.accumulator_depth and groups * feed.size(split) <= config.spike_depth // 2)
+    return groups if fits and pixels < config.fill_cycles else 1
+
+
 def choose_pixel_split(feed: PixelFeed, out_words: int, config: MachineConfig, rows_most: int | None = None) -> Split:
     """The rectangle of output pixels, of at most `rows_most` rows, with the least work per pixel: packing (every packed
     row is looked at by several rows of output, but those of other strips pack it again) and computing (tables are
@@ -70,9 +116,10 @@ def choose_pixel_split(feed: PixelFeed, out_words: int, config: MachineConfig, r
         return (packed + chunks * max(pixels, config.fill_cycles)) / pixels
 
     best = None
+    widths = {ceil_div(g.band, n) for n in range(1, g.band + 1)} if g.cols else range(1, g.out_width + 1)
     for taps in range(g.kernel, 0, -1):
         for rows in range(1, min(g.out_height, rows_most or g.out_height) + 1):
-            for cols in range(1, min(g.out_width, config.accumulator_depth // rows) + 1):
+            for cols in sorted(w for w in widths if w <= config.accumulator_depth // rows):
                 split = Split(rows, feed.words, taps, cols=cols)
                 if feed.size(split) <= half and (best is None or cost(split) < cost(best)):
                     best = split
@@ -116,9 +163,9 @@ def _rows_within(feed: Feed, split: Split, budget: int, most: int) -> int:
 def tiles(geometry: Geometry, first_row: int, rows: int, step: int, config: MachineConfig, cols: int = 0) -> list[Tile]:
     """Tiles of `step` rows (and `cols` columns) of output rows [first_row, first_row + rows), cut at the map's end."""
     rows = min(rows, geometry.out_height - first_row)
-    width = geometry.out_width
+    width = geometry.band
     cols = min(cols or width, width)
     if cols > config.accumulator_depth:
         cols, step = config.accumulator_depth, 1
-    return [Tile(first_row + r, min(step, rows - r), col, min(cols, width - col))
+    return [Tile(first_row + r, min(step, rows - r), geometry.col + col, min(cols, width - col))
             for r in range(0, rows, step) for col in range(0, width, cols)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from spikeloom.hw.isa import Core, Opcode, Target
 
 from .emitter import Emitter
 from .feeds import Feed, LocalFeed, Split, Unit
 from .layout import lane_groups
-from .neuron_stage import LocalPlanes, NeuronStage
+from .neuron_stage import LocalPlanes, NeuronStage, OutputTile
 from .passes import Pass, Run, Segments
 from .schedule import Access
 from .work import Content, Job, Need, Places, Work
@@ -25,19 +26,22 @@ class Tiling:
         load_weights: Emits the loads of a segment.
         planes: Where the planes of a depthwise convolution go if they stay on chip.
         weights_need: What makes the weights, if the program itself does.
+        together: Lane groups that a pass makes; their rows take turns in the accumulators.
         carried_words: Every tile keeps the potentials of all output words at the same time.
+        by_group: All words of a lane group come before the next lane group: their sums' potentials are kept.
     """
 
     def __init__(
         self, emitter: Emitter, core: Core, feed: Feed, split: Split, segments: Segments, stage: NeuronStage,
         load_weights: LoadWeights, *, frames: int, planes: LocalFeed | None = None, carried_words: bool = False,
-        weights_need: tuple[Need, ...] = (),
+        weights_need: tuple[Need, ...] = (), together: int = 1, by_group: bool = False,
     ) -> None:
         self._emitter, self._core, self._feed, self._split = emitter, core, feed, split
         self._segments, self._stage, self._load_weights = segments, stage, load_weights
-        self._size, self._layer = feed.size(split), emitter.layer
-        self._groups = lane_groups(frames, emitter.config)
+        self._size, self._layer, self._band = feed.size(split), emitter.layer, emitter.band
+        self._groups, self._together = lane_groups(frames, emitter.config), together
         self._planes, self._carried_words, self._weights_need = planes, carried_words, weights_need
+        self._by_group = by_group
 
     def job(self, one: Pass) -> Job:
         tile = one.output.tile
@@ -46,11 +50,15 @@ class Tiling:
         return Job(
             layer=self._layer, rows=(tile.row, tile.row + tile.rows), works=works,
             words=(one.output.word, one.output.word + one.output.words),
-            cycles=sum(len(run.chunks) for run in one.runs) * tile.pixels,
-            glued=one.output.lane_group < self._groups - 1, needs=self._stage.needs(one.output))
+            cycles=sum(len(run.chunks) for run in one.runs) * tile.pixels * self._together,
+            glued=one.output.lane_group + self._together < self._groups, needs=self._stage.needs(one.output),
+            band=self._band)
 
     def jobs(self, passes: Sequence[Pass]) -> list[Job]:
-        return [self.job(one) for one in passes]
+        jobs = [self.job(one) for one in passes]
+        if self._by_group:  # nobody else may write the carry memory until the last lane group is through
+            jobs[:-1] = [replace(job, glued=True) for job in jobs[:-1]]
+        return jobs
 
     def _work(self, one: Pass, run: Run, shortcut: list[int]) -> Work:
         """`shortcut`: items that the first work of the pass loads and the last one adds."""
@@ -74,13 +82,24 @@ class Tiling:
             if self._planes is not None:
                 local = LocalPlanes(places.spikes[spikes[1].name], self._planes.part_size)
             row = places.parameters + parameters[1]
-            carry = output.word * output.tile.pixels if self._carried_words else 0
-            self._stage.drain(output, places.bank, row, shortcut, local, carry)
+            kept = 1 if self._by_group else output.tile.pixels if self._carried_words else 0  # items of a word
+            if self._together > 1:
+                self._drain_in_turn(output, places.bank, row)
+            else:
+                self._stage.drain(output, places.bank, row, shortcut, local, output.word * kept)
 
         return Work(
             spikes=tuple(spikes), weights=self._weights_content(one.weights, run.segment), chunks=run.chunks,
             compute=compute, prepare=prepare if first else None, finish=finish if last else None,
             parameters=parameters[0] if last else None)
+
+    def _drain_in_turn(self, output: OutputTile, bank: int, parameter: int) -> None:
+        """Row by row, in each one lane group after the other."""
+        tile = output.tile
+        for row in range(tile.rows):
+            for group in range(self._together):
+                part = replace(output, tile=replace(tile, row=tile.row + row, rows=1), lane_group=group)
+                self._stage.drain(part, bank, parameter, pixel=(row * self._together + group) * tile.cols)
 
     def _unit_content(self, unit: Unit) -> Content:
         if isinstance(self._feed, LocalFeed):
@@ -99,7 +118,7 @@ class Tiling:
             self._emitter.layer = self._layer
             self._load_weights((weights, segment), row)
 
-        return Content((self._layer, weights, segment), self._segments.size, fill, self._weights_need)
+        return Content((self._layer, self._band, weights, segment), self._segments.size, fill, self._weights_need)
 
     def _compute(self, one: Pass, unit: Unit, run: Run, places: Places, base: int) -> None:
         used = {b for chunk in run.chunks for b, read in enumerate(chunk.banks) if read is not None}
@@ -108,7 +127,7 @@ class Tiling:
         accesses += [
             Access(Target.WEIGHTS.name, places.weights, places.weights + rows),
             Access(Target.CHUNKS.name, places.headers, places.headers + len(run.chunks)),
-            Access(f"acc {places.bank}", 0, one.output.tile.pixels, write=True)]
+            Access(f"acc {places.bank}", 0, one.output.tile.pixels * self._together, write=True)]
         fields = self._feed.walk(self._split, unit, one.output.tile, base + one.offset)
         fields |= {"core": self._core, "chunk": places.headers, "chunks": len(run.chunks), "acc_bank": places.bank,
                    "acc_base": 0}

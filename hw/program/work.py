@@ -20,17 +20,21 @@ EVERY = 1 << 30
 
 @dataclass(frozen=True)
 class Need:
-    """Rows [first, last) of output words [first_word, last_word) of what operator `layer` makes."""
+    """Rows [first, last) of output words [first_word, last_word) of what operator `layer` makes.
+
+    `band`: of the columns; None: all of them.
+    """
 
     layer: int
     first: int = 0
     last: int = EVERY
     first_word: int = 0
     last_word: int = EVERY
+    band: int | None = None
 
-    def meets(self, rows: tuple[int, int], words: tuple[int, int]) -> bool:
-        """Some of it is among these rows and words."""
-        return (rows[0] < self.last and self.first < rows[1]
+    def meets(self, rows: tuple[int, int], words: tuple[int, int], band: int) -> bool:
+        """Some of it is among these rows and words of a band."""
+        return (rows[0] < self.last and self.first < rows[1] and self.band in (None, band)
                 and words[0] < self.last_word and self.first_word < words[1])
 
 
@@ -90,6 +94,7 @@ class Job:
         accumulates: The works fill a bank of accumulators.
         glued: The next job of the operator must follow at once (potentials are carried from one to the next).
         needs: What must be there besides what its contents need.
+        band: Of the columns.
     """
 
     layer: int
@@ -100,6 +105,7 @@ class Job:
     accumulates: bool = True
     glued: bool = False
     needs: tuple[Need, ...] = ()
+    band: int = 0
 
 
 @dataclass

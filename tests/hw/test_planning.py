@@ -117,13 +117,13 @@ def test_room_and_barriers():
     first = Lowered((0,), [_job(0, row, cycles=9000) for row in range(4)])
     second = Lowered((1,), [_job(1, row, Need(0, row, row + 1)) for row in range(4)])
     other = Lowered((2,), [_job(2, 0)])
-    order = _layers(in_order([first, second, other], {0: (1, 2)}, {2: [1]}))
+    order = _layers(in_order([first, second, other], {0: (1, 2, 4)}, {2: [1]}))
     for row in (2, 3):  # row 2 takes the place of row 0
         assert order.index((1, row - 2)) < order.index((0, row))
     assert order[-1] == (2, 0)
     far = Lowered((1,), [_job(1, row, Need(0, 0, 3)) for row in range(4)])
     with pytest.raises(StuckError):
-        in_order([first, far], {0: (1, 2)}, {})
+        in_order([first, far], {0: (1, 2, 4)}, {})
 
 
 def test_glued_jobs_stay_together():
