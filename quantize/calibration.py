@@ -1,6 +1,6 @@
 """Running a folded float network, and what quantisation needs to know of its values.
 
-Tensors are [T, B, C, H, W] as in `reference`, K^T V [B, heads, D, D], logits the sum over frames [B, classes].
+Tensors are [T, B, C, H, W] as in `reference`, K^T V [B, heads, D, E], logits the sum over frames [B, classes].
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def run_float(
 
 
 def key_value(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """K^T V of a stage: [B, heads, D, D], of every frame [T, B, heads, D, D]."""
+    """K^T V of a stage: [B, heads, D, E], of every frame [T, B, heads, D, E]."""
     split = split_frames if stage.per_frame else split_heads
     key, value = (split(values[n].to(dtype), stage.heads) for n in stage.inputs)
     return (2 * key - stage.levels if stage.bipolar else key).transpose(-2, -1) @ value
@@ -98,9 +98,9 @@ def accumulate(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dty
         assert stage.scale is not None
         q = (split_frames if stage.per_frame else split_heads)(x.to(dtype), stage.heads)
         y = (2 * q - stage.levels if stage.bipolar else q) @ values[stage.inputs[1]]
-        t, b, c, h, w = x.shape
+        t, b, _, h, w = x.shape
         y = y.transpose(-2, -1)
-        y = y.reshape(x.shape) if stage.per_frame else y.reshape(b, c, t, h, w).movedim(2, 0)
+        y = y.reshape(t, b, -1, h, w) if stage.per_frame else y.reshape(b, -1, t, h, w).movedim(2, 0)
         return y * _per_channel(stage.scale, dtype)
     if stage.kind == "temporal":
         assert stage.scale is not None

@@ -10,8 +10,9 @@ nothing here is the power of an FPGA. What a clip of T frames costs, taps on the
     conv on spikes       spikes x outputs that each of them reaches        all inputs x outputs that each reaches
     depthwise on spikes  likewise, one output channel; an integer spike p counts as p spikes everywhere
     conv, depthwise on pixels or planes: values, not spikes: multiply-accumulates in both networks
-    keyvalue             bipolar: spikes of V x D x levels of K; else pairs of spikes         T*C*H*W * D
-    attend               bipolar: T*C*H*W * D x levels of Q; else spikes of Q x D             T*C*H*W * D
+    keyvalue             bipolar: spikes of V x D x levels of K; else pairs of spikes         T*C*H*W * D of V
+    attend               bipolar: T*C*H*W * E x levels of Q; else spikes of Q x E             T*C*H*W * E of Q
+                         D, E: head widths of K, V
     temporalattend       spikes of V x T, and for the scores               T*C*H*W * 2 T
                          bipolar: T*C*H*W * T; else pairs of spikes of Q and K in all pairs of frames
 """
@@ -125,7 +126,7 @@ def _count(network: Network, operator: Operator, values: Mapping[str, NDArray[An
         width = key.shape[1] // operator.heads
         bipolar = int(value.sum()) * width * network.tensors[operator.key].levels
         found = bipolar if operator.bipolar else _pairs(key, value, operator.heads)
-        return OperatorEnergy(operator=name, accumulates=found, macs=0, twin_macs=key.size * width)
+        return OperatorEnergy(operator=name, accumulates=found, macs=0, twin_macs=value.size * width)
     if isinstance(operator, TemporalAttend):
         query, key, value = (values[name] for name in (operator.query, operator.key, operator.value))
         frames = len(query)
@@ -135,7 +136,7 @@ def _count(network: Network, operator: Operator, values: Mapping[str, NDArray[An
     if isinstance(operator, Upsample):
         return OperatorEnergy(operator=name, accumulates=0, macs=0, twin_macs=0)
     query = values[operator.query]
-    width = query.shape[1] // _heads(network, operator)
+    width = network.tensors[operator.keyvalue].channels // _heads(network, operator)
     found = query.size * network.tensors[operator.query].levels if operator.bipolar else int(query.sum())
     return OperatorEnergy(operator=name, accumulates=found * width, macs=0, twin_macs=query.size * width)
 

@@ -19,9 +19,9 @@ leak            H                          used by
 
 With ``levels`` > 1 the neuron is I-LIF: integer spikes, no memory, whatever ``leak``, ``reset`` and ``strict`` say::
 
-    S[t] = round(clamp(X[t] / threshold, 0, levels)) / levels      rounded half up, as the hardware does
+    S[t] = round(clamp(X[t] / threshold, 0, levels)) / levels      halves rounded up, or to even: ``ties``
 
-(``torch.round`` rounds half to even; on real numbers nobody sees it.) Its gradient is that of the clamp.
+Its gradient is that of the clamp.
 
 The backward pass treats the reset as a constant (``detach_reset=True`` of spikingjelly) and replaces
 the derivative of the step by a surrogate, following Neftci et al., arXiv 1901.09948.
@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from spikeloom.arithmetic import LEVELS_MAX
 
-__all__ = ["LEAKS", "LIF", "RESETS", "SURROGATES", "NeuronConfig", "integrate", "surrogate_derivative"]
+__all__ = ["LEAKS", "LIF", "RESETS", "SURROGATES", "TIES", "NeuronConfig", "integrate", "surrogate_derivative"]
 
 LEAKS: dict[str, tuple[float, float]] = {
     "none": (1.0, 1.0),
@@ -52,6 +52,8 @@ LEAKS: dict[str, tuple[float, float]] = {
 
 RESETS = ("hard", "soft")
 SURROGATES = ("sigmoid", "atan", "triangle")
+TIES = ("up", "even")
+"""Where integer spikes round halves: 1.5 and 2.5 to 2 and 3, or both to 2 (as ``torch.round``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class NeuronConfig:
         Firing threshold, > 0, in units of the input; of integer spikes the step from level to level.
     levels : int
         Largest integer spike, 1 to ``LEVELS_MAX``; 1: binary spikes.
+    ties : str
+        One of :data:`TIES`; of integer spikes only.
     surrogate : str
         Derivative used in the backward pass, one of :data:`SURROGATES`. No effect on the forward pass.
 
@@ -85,11 +89,13 @@ class NeuronConfig:
     threshold: float = 1.0
     surrogate: str = "sigmoid"
     levels: int = 1
+    ties: str = "up"
 
     def __post_init__(self) -> None:
         _check_choice("leak", self.leak, tuple(LEAKS))
         _check_choice("reset", self.reset, RESETS)
         _check_choice("surrogate", self.surrogate, SURROGATES)
+        _check_choice("ties", self.ties, TIES)
         if not (math.isfinite(self.threshold) and self.threshold > 0):
             raise ValueError(f"`threshold` must be a positive number, not `{self.threshold!r}`")
         if self.levels not in range(1, LEVELS_MAX + 1):
@@ -152,10 +158,12 @@ class _IntegerSpikes(torch.autograd.Function):
     """round(clamp(x, 0, levels)) / levels with the gradient of clamp(x, 0, levels) / levels."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, config: NeuronConfig) -> Tensor:
+        levels = config.levels
         ctx.save_for_backward((x >= 0) & (x <= levels))
         ctx.levels = levels
-        return x.clamp(0, levels).add_(0.5).floor_().div_(levels)
+        x = x.clamp(0, levels)
+        return (x.round_() if config.ties == "even" else x.add_(0.5).floor_()).div_(levels)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
@@ -209,7 +217,7 @@ class LIF(nn.Module):
         if x.dim() < 1 or x.shape[0] == 0:
             raise ValueError(f"`x` must have at least one time step, not shape `{tuple(x.shape)!r}`")
         if self.config.levels > 1:
-            return _IntegerSpikes.apply(x / self.config.threshold, self.config.levels)  # type: ignore[no-any-return]
+            return _IntegerSpikes.apply(x / self.config.threshold, self.config)  # type: ignore[no-any-return]
         return _MultiStepLIF.apply(x, self.config)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:

@@ -55,6 +55,9 @@ from .report import QuantizationReport, compare
 SMALLEST_SCALE = 2.0 ** -(CURRENT_BITS - 4)
 """Smallest magnitude of attention's scale: a threshold of 1.0 stays an input current."""
 
+ROUNDING = 2.0 ** -10
+"""Half a level is a tie if it is an integer but for that much."""
+
 
 def quantize(
     model: SpikeVideoFormer | Relative,
@@ -180,7 +183,7 @@ class _Quantizer:
     def keyvalue(self, stage: FloatStage) -> KeyValue:
         key, value = stage.inputs
         name = stage.outputs["keyvalue"]
-        self.declare(name, "keyvalue", self.network.tensors[key].channels, 1, 1)
+        self.declare(name, "keyvalue", self.network.tensors[value].channels, 1, 1)
         return KeyValue(
             name=stage.name, key=key, value=value, heads=stage.heads, bipolar=stage.bipolar, output=name,
             per_frame=stage.per_frame)
@@ -253,8 +256,9 @@ class _Quantizer:
         scale = stage.scale.numpy()
         unit = 1 / np.maximum(np.abs(scale), SMALLEST_SCALE)
         tokens = self.network.frames * size[0] * size[1]
-        levels = self.network.tensors[stage.inputs[0]].levels  # of query, key and value
-        most = (1 << (CURRENT_BITS - 1)) - 1 - stage.channels // stage.heads * levels * (
+        query = self.network.tensors[stage.inputs[0]]
+        levels = query.levels  # and of key and value
+        most = (1 << (CURRENT_BITS - 1)) - 1 - query.channels // stage.heads * levels * (
             tokens * levels ** 2 + (1 << 14))
         arrays: dict[str, NDArray[Any]] = {"bias": (stage.bias.numpy() * unit).clip(-most, most)}
         if (scale < 0).any():
@@ -274,11 +278,11 @@ class _Quantizer:
         lif, levels = None, 1
         if stage.neuron is not None:
             lif, levels = _lif(stage.neuron), stage.neuron.levels
-            arrays["threshold"] = np.maximum(stage.neuron.threshold * unit, 1)
+            step = np.maximum(stage.neuron.threshold * unit, 1)
+            arrays["threshold"] = rising(step, stage.neuron) if levels > 1 else step
         if levels > 1:
             tensor = self.network.tensors[made["spikes"]]
             self.network.tensors[tensor.name] = replace(tensor, kind="integers", levels=levels)
-            arrays["threshold"] = _rising(arrays["threshold"], levels)
         names = {kind: f"{stage.name}.{kind}" for kind in arrays}
         for kind, array in arrays.items():
             self.network.arrays[names[kind]] = np.round(array).astype(np.int32)
@@ -291,10 +295,15 @@ class _Quantizer:
             name=name, kind=kind, channels=channels, height=height, width=width, fraction_bits=fraction)
 
 
-def _rising(step: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
-    """Thresholds [levels, C] of integer spikes: the first integers that are (i - 1/2) steps or more."""
-    exact = (np.arange(1, levels + 1)[:, None] - 0.5) * step
-    return np.ceil(exact - 2.0 ** -10)  # what a product of floats is too large by does not count
+def rising(step: NDArray[np.float64], neuron: NeuronConfig) -> NDArray[np.float64]:
+    """Thresholds [levels, C] of integer spikes: the first integers that are (i - 1/2) steps or more.
+
+    With halves to even, for odd i the first that are more: a tie between i - 1 and i goes to i - 1.
+    """
+    level = np.arange(1, neuron.levels + 1)[:, None]
+    exact = (level - 0.5) * step
+    first = np.ceil(exact - ROUNDING)  # what a product of floats is too large by does not count
+    return np.where((neuron.ties == "even") & (level % 2 == 1), np.floor(exact + ROUNDING) + 1, first)
 
 
 def _lif(neuron: NeuronConfig) -> Lif:

@@ -15,6 +15,7 @@
     temporal   q, k, v convolutions, attention from frame to frame, projection + shortcut; only if asked for by `theme`
     gate       conv summed over space, conv on that, then conv + the result in every pixel; only if asked for
     maximum    conv with a max-pool behind it, conv + shortcut; only if asked for
+    wide       hamming, dot or frames with V wider or narrower than K; only if asked for
     integers   one of residual, separable, planes, dot, most of whose neurons, and those of all other segments but the
                head's, fire integer spikes; only if asked for
 
@@ -63,7 +64,7 @@ from .reference import Reference, neuron_stage
 THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head", "plain")
 """Segment that a network is sure to have, by `seed % len(THEMES)`."""
 
-FURTHER_THEMES = ("temporal", "frames", "pyramid", "integers", "gate", "maximum")
+FURTHER_THEMES = ("temporal", "frames", "pyramid", "integers", "gate", "maximum", "wide")
 """Segments that only networks have that are asked for them; these have neurons without memory as well."""
 
 MAXIMUM_SHIFT = 8
@@ -159,10 +160,10 @@ def cost(network: Network) -> int:
 def _cost(network: Network, operator: Operator) -> int:
     lanes = -(-network.frames // 4)
     if isinstance(operator, KeyValue):
-        key = network.tensors[operator.key]
+        key, value = network.tensors[operator.key], network.tensors[operator.value]
         passes = network.frames if operator.per_frame else lanes
-        passes *= key.levels * network.tensors[operator.value].levels
-        return key.channels * (key.channels // operator.heads) * key.height * key.width * passes // 64
+        passes *= key.levels * value.levels
+        return value.channels * (key.channels // operator.heads) * key.height * key.width * passes // 64
     if isinstance(operator, TemporalAttend):
         query = network.tensors[operator.query]
         words = operator.heads * -(-(query.channels // operator.heads) // 8)
@@ -172,9 +173,9 @@ def _cost(network: Network, operator: Operator) -> int:
         source = network.producer(operator.keyvalue)
         assert isinstance(source, KeyValue)
         heads, passes = source.heads, network.frames if source.per_frame else lanes
-        width = query.channels // heads
+        keys, values = (n // heads for n in (query.channels, network.tensors[operator.keyvalue].channels))
         passes *= query.levels
-        return heads * 3 * passes * -(-width // 8) * -(-width // 16) * max(24, query.height * query.width)
+        return heads * 3 * passes * -(-values // 8) * -(-keys // 16) * max(24, query.height * query.width)
     source = network.tensors[operator.input]
     if isinstance(operator, Upsample):
         return lanes * -(-source.channels // 8) * 4 * source.height * source.width
@@ -219,7 +220,7 @@ class _Builder:
             "plain": self.plain, "residual": self.residual, "separable": self.separable, "planes": self.planes,
             "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal, "frames": self.frames,
             "pyramid": self.pyramid,
-            "integers": self.integers, "gate": self.gate, "maximum": self.maximum}
+            "integers": self.integers, "gate": self.gate, "maximum": self.maximum, "wide": self.wide}
         self.source(theme)
         sections = [theme] if theme not in ("pixels", "head") else []
         others = ("plain", "residual", "separable", "planes")
@@ -290,6 +291,10 @@ class _Builder:
     def frames(self) -> None:
         self.attention(bipolar=bool(self.rng.random() < 0.5), per_frame=True)
 
+    def wide(self) -> None:
+        bipolar, per_frame = (bool(self.rng.random() < 0.5) for _ in range(2))
+        self.attention(bipolar=bipolar, per_frame=per_frame, wide=True)
+
     def pyramid(self) -> None:
         fine, levels = [], self.rng.integers(1, 3)
         while len(fine) < levels and self.shape[1] % 2 == self.shape[2] % 2 == 0:
@@ -330,21 +335,26 @@ class _Builder:
     def integers(self) -> None:
         (self.residual, self.separable, self.planes, self.dot, self.hamming)[self.seed % 5]()
 
-    def attention(self, *, bipolar: bool, temporal: bool = False, per_frame: bool = False) -> None:
+    def attention(
+        self, *, bipolar: bool, temporal: bool = False, per_frame: bool = False, wide: bool = False
+    ) -> None:
         start, source, entry = self.stream, self.top, self.shape
         widths = [d for d in HEAD_WIDTHS if d <= max(self.limits.channels, 12)]
         width = int(self.rng.choice(widths))
         heads = int(self.rng.integers(1, max(1, min(4, self.limits.channels // width)) + 1))
         kernel = int(self.rng.choice((1, 3)))
+        others = [d for d in widths if d != width]
+        values = int(self.rng.choice(others)) if wide else width
         query, key, value = (
-            self.conv(source=source, channels=heads * width, kernel=kernel, stride=1, same=True) for _ in range(3))
+            self.conv(source=source, channels=heads * d, kernel=kernel, stride=1, same=True)
+            for d in (width, width, values))
         if temporal:
             self.finish_attention(TemporalAttend(
                 name=self.name("temporal"), query=query, key=key, value=value, heads=heads, bipolar=bipolar,
                 neuron=Neuron(mode="planes", bias="")))
         else:
             name = self.name("keyvalue")
-            self.declare(f"{name}.out", "keyvalue", heads * width, 1, 1)
+            self.declare(f"{name}.out", "keyvalue", heads * values, 1, 1)
             self.append(KeyValue(
                 name=name, key=key, value=value, heads=heads, bipolar=bipolar, output=f"{name}.out",
                 per_frame=per_frame))
@@ -398,8 +408,9 @@ class _Builder:
 
     def finish_attention(self, operator: Attend | TemporalAttend) -> str:
         given = self.network.tensors[operator.query]
+        channels = self.network.tensors[operator.keyvalue].channels if isinstance(operator, Attend) else given.channels
         mode = str(self.rng.choice(("direct", "direct", "both", "planes")))
-        return self.finish(operator, (given.channels, given.height, given.width), mode, None)
+        return self.finish(operator, (channels, given.height, given.width), mode, None)
 
     # parts of operators
 

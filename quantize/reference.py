@@ -6,8 +6,8 @@ bound makes exact: every partial sum, in any order, is an integer below 2**24 (f
 needs algorithms that only multiply and add, hence the guards in `plain_algorithms` and `exact_type` (no Winograd,
 TF32 or bfloat16).
 
-Inside, tensors are [T, B, C, H, W] (pixels [T, B, 3, H, W], K^T V [B, heads, D, D] or, of
-every frame, [T, B, heads, D, D]), B clips side by side.
+Inside, tensors are [T, B, C, H, W] (pixels [T, B, 3, H, W], K^T V [B, heads, D, E] or, of
+every frame, [T, B, heads, D, E]), B clips side by side.
 """
 
 from __future__ import annotations
@@ -180,13 +180,13 @@ class Reference:
 
     def _attend(self, operator: Attend, query: Tensor, keyvalue: Tensor) -> Tensor:
         dtype = exact_type(operator.name, self.bounds[operator.name])
-        per_frame, (t, b, c, h, w) = keyvalue.dim() == 5, query.shape
+        per_frame, (t, b, _, h, w) = keyvalue.dim() == 5, query.shape
         q = (split_frames if per_frame else split_heads)(query, keyvalue.shape[-3]).to(dtype)
         q = 2 * q - self.network.tensors[operator.query].levels if operator.bipolar else q
         y = _integers(operator.name, q @ keyvalue.to(dtype))
         if per_frame:
-            return y.transpose(-2, -1).reshape(t, b, c, h, w)
-        return y.transpose(-2, -1).reshape(b, c, t, h, w).movedim(2, 0)
+            return y.transpose(-2, -1).reshape(t, b, -1, h, w)
+        return y.transpose(-2, -1).reshape(b, -1, t, h, w).movedim(2, 0)
 
     def _attend_frames(self, operator: TemporalAttend, *tensors: Tensor) -> Tensor:
         """`tensors`: query, key, value."""

@@ -6,28 +6,34 @@ clip, so that activity neither dies out nor saturates; what the network computes
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .checkpoints.architectures import FAMILIES
 from .inference import to_input
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
-from .relatives import Relative
+from .relatives import Relative, RelativeConfig
 from .training.optimiser import initialise
 
 __all__ = ["settle", "untrained"]
 
 
 @torch.no_grad()
-def untrained(config: SpikeVideoFormerConfig, clip: NDArray[np.uint8], *, seed: int = 0) -> SpikeVideoFormer:
-    """A network with random weights, norm statistics measured on `clip` (uint8[T, H, W, 3]).
+def untrained(
+    config: SpikeVideoFormerConfig | RelativeConfig, clip: NDArray[np.uint8], *, seed: int = 0
+) -> SpikeVideoFormer | Relative:
+    """A network of the class that goes with `config`, random weights, norm statistics measured on `clip`
+    (uint8[T, H, W, 3]).
 
     Raises:
         ValueError: The clip does not fit the configuration.
     """
     torch.manual_seed(seed)
-    model = SpikeVideoFormer(config)
+    model: Any = next(family.model for family in FAMILIES.values() if isinstance(config, family.config))(config)
     initialise(model)
     settle(model, clip)
     return model

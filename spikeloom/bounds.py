@@ -9,8 +9,8 @@ an output channel,
     integers    -levels N           levels P
     planes      -(128 P + 127 N)    127 P + 128 N     a sign plane alone adds -128 w
     pixels      -255 N              255 P
-    attention   -D L B              D L B             D channels per head, B = largest |M_ij| with its limb rounding,
-                                                      L = levels of the query
+    attention   -D L B              D L B             D channels of K per head, B = largest |M_ij| with its limb
+                                                      rounding, L = levels of the query
     temporal    -T D (AND: 0)       T D               T frames, scores of magnitude at most D
 
 A maximum lies within the bound of what it is taken of; since the machine makes it of differences of residuals, what it
@@ -127,9 +127,8 @@ def _prove(network: Network, operator: Accumulating | KeyValue) -> Bounds:
         # the upper limbs alone: |M| rounded to a multiple of 128 (of 128**2 with three limbs)
         rounded = tokens + sum(1 << (LIMB_BITS * i - 1) for i in range(1, limbs))
         query = network.tensors[operator.query]
-        channels = query.channels
-        magnitude = channels // source.heads * rounded * query.levels
-        high = np.full(channels, magnitude, dtype=np.int64)
+        magnitude = query.channels // source.heads * rounded * query.levels
+        high = np.full(network.tensors[operator.keyvalue].channels, magnitude, dtype=np.int64)
         low = -high
     elif isinstance(operator, TemporalAttend):
         channels = network.tensors[operator.query].channels

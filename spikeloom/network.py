@@ -11,7 +11,8 @@ Tensors (shapes are per clip; T frames):
     integers   uint8[T, C, H, W]        0..levels (integer spikes)
     residual   int16[T, C, H, W]        steps of 2**-fraction_bits
     planes     int8[T, C, H, W]         steps of 2**-fraction_bits (two's complement bit-planes)
-    keyvalue   int32[heads, D, D]       K^T V of the whole clip, D = channels // heads; of every frame: [T, heads, D, D]
+    keyvalue   int32[heads, D, E]       K^T V of the whole clip, D and E channels per head of K and V; of every frame:
+                                        [T, heads, D, E]
     logits     int32[classes]           sums over frames
 
 The output is `logits`, or a `residual` tensor: values of every frame (pose: 1x1) or of every pixel (segmentation).
@@ -48,7 +49,7 @@ class NetworkError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """Name, kind and shape of a tensor. `channels` is 3 for pixels, D*heads for keyvalue, classes for logits.
+    """Name, kind and shape of a tensor. `channels` is 3 for pixels, E*heads for keyvalue, classes for logits.
 
     `levels`: largest value of integer spikes, 2..LEVELS_MAX; 1 for all other kinds.
     """
@@ -154,8 +155,9 @@ class Depthwise:
 @dataclass(frozen=True, kw_only=True)
 class KeyValue:
     """K^T V over all tokens of the clip, or with `per_frame` over those of each frame. bipolar (Hamming):
-    M_ij = 2*popcount(K_i & V_j) - popcount(V_j); otherwise M_ij = popcount(K_i & V_j). Channel c belongs to
-    head c // D. Of integer spikes: M_ij = sum (2 K_i - levels of K) V_j, otherwise sum K_i V_j."""
+    M_ij = 2*popcount(K_i & V_j) - popcount(V_j); otherwise M_ij = popcount(K_i & V_j). Channel c of K belongs to
+    head c // D, of V to head c // E: V may be wider or narrower than K. Of integer spikes: M_ij = sum (2 K_i -
+    levels of K) V_j, otherwise sum K_i V_j."""
 
     name: str
     key: str
@@ -169,7 +171,7 @@ class KeyValue:
 @dataclass(frozen=True, kw_only=True)
 class Attend:
     """Y_nj = sum_i q_ni M_ij within a head, q = 2Q - levels of Q if bipolar (of binary spikes 2Q-1), else Q; M of the
-    frame if there is one per frame."""
+    frame if there is one per frame. It is as wide as V."""
 
     name: str
     query: str
@@ -431,10 +433,13 @@ def _check_operator(network: Network, operator: Operator, made: set[str]) -> Non
         key, value, out = (network.tensors[n] for n in (operator.key, operator.value, operator.output))
         if key.kind not in SPIKING or value.kind not in SPIKING or out.kind != "keyvalue":
             _fail(operator, "key and value must be spikes, the output keyvalue")
-        if (key.channels, key.height, key.width) != (value.channels, value.height, value.width):
-            _fail(operator, "key and value differ in shape")
-        if operator.heads < 1 or key.channels % operator.heads or out.channels != key.channels:
-            _fail(operator, f"{operator.heads} heads do not divide {key.channels} channels")
+        if (key.height, key.width) != (value.height, value.width):
+            _fail(operator, "key and value differ in height or width")
+        for tensor in (key, value):
+            if operator.heads < 1 or tensor.channels % operator.heads:
+                _fail(operator, f"{operator.heads} heads do not divide {tensor.channels} channels")
+        if out.channels != value.channels:
+            _fail(operator, f"output {out.name} must have {value.channels} channels, not {out.channels}")
         return
     if isinstance(operator, Upsample):
         _check_upsample(network, operator)
@@ -468,10 +473,11 @@ def _accumulator_shape(network: Network, operator: Accumulating) -> tuple[int, i
             _fail(operator, f"{operator.heads} heads do not divide {query.channels} channels")
         return shape
     if isinstance(operator, Attend):
-        query, keyvalue = network.tensors[operator.query], network.tensors[operator.keyvalue]
-        if query.kind not in SPIKING or keyvalue.kind != "keyvalue" or query.channels != keyvalue.channels:
-            _fail(operator, "query must be spikes and as wide as keyvalue")
-        return query.channels, query.height, query.width
+        query, source = network.tensors[operator.query], network.producer(operator.keyvalue)
+        if query.kind not in SPIKING or not isinstance(source, KeyValue) or (
+                query.channels != network.tensors[source.key].channels):
+            _fail(operator, "query must be spikes and as wide as the key of keyvalue")
+        return network.tensors[operator.keyvalue].channels, query.height, query.width
     source = network.tensors[operator.input]
     if source.kind not in ("pixels", "planes", *SPIKING):
         _fail(operator, f"input {source.name} of kind {source.kind} cannot be convolved")

@@ -6,9 +6,9 @@ planes 8, integer spikes as many as they have levels: they are the sum of that m
 
     conv        T * Co * Ho * Wo * Ci * kh * kw * P       on the array
     maxconv     the same, Ho x Wo in front of the maximum; the array adds up again what several windows look at
-    attend      T * C  * H  * W  * D * P                  on the array, D = head width; limbs not counted
+    attend      T * Cv * H  * W  * D * P                  on the array, D = head width of K; limbs not counted
     depthwise   T * C  * Ho * Wo * k * k * P              in the depthwise unit
-    keyvalue    T * C  * H  * W  * D * P of K * P of V    in the Hamming unit
+    keyvalue    T * Cv * H  * W  * D * P of K * P of V    in the Hamming unit
     temporal    T * C  * H  * W  * 2 T                    in the temporal unit: scores of T frames, sums over T frames
     upsample    0                                         copies
 
@@ -50,9 +50,9 @@ def additions(network: Network, operator: Operator) -> int:
     else:
         name, state = ((operator.key, operator.output) if isinstance(operator, KeyValue)
                        else (operator.query, operator.keyvalue))
-        source = network.tensors[name]
+        source, values = network.tensors[name], network.tensors[state].channels
         rows, columns = source.height, source.width
-        per_pixel = source.channels * (source.channels // _heads(network, state)) * source.levels
+        per_pixel = values * (source.channels // _heads(network, state)) * source.levels
         if isinstance(operator, KeyValue):
             per_pixel *= network.tensors[operator.value].levels
     return network.frames * rows * columns * per_pixel

@@ -27,7 +27,7 @@ def test_additions(seed: int, theme: str) -> None:
             counted *= network.tensors[operator.key].levels * network.tensors[operator.value].levels
             engine = "hamming"
         elif isinstance(operator, Attend):
-            counted = accumulators[operator.name].numel() * tensors[operator.keyvalue].shape[-1]
+            counted = accumulators[operator.name].numel() * tensors[operator.keyvalue].shape[-2]
             counted *= network.tensors[operator.query].levels
             engine = "array"
         elif isinstance(operator, TemporalAttend):  # a score takes its head's channels, a sum all frames

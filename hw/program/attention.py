@@ -43,7 +43,7 @@ def lower_attend(
     geometry = Geometry(query.height, query.width)
     rows = tile_rows(geometry, config)
     layout = keyvalue_layout(matrix, config)
-    out_map = query.channel_map(config)
+    out_map = places[operator.neuron.outputs[0]].channel_map(config)
     feed = SpikeFeed(query, geometry, config)
     split = choose_split(feed, rows, config)
     stage = NeuronStage(emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width,
@@ -139,7 +139,8 @@ class KeyValueLowering:
         self._feeds = tuple(SpikeFeed(place, geometry, self._config) for place in (self._key, self._value))
         width = geometry.width * max(feed.planes for feed in self._feeds)
         # the words of a head, of K and V, and as many to fetch
-        regions = max(2, min(4 * self._layout.head_words, self._config.spike_depth // width))
+        head_words = self._layout.key_words + self._layout.value_words
+        regions = max(2, min(2 * head_words, self._config.spike_depth // width))
         rows = min(geometry.height, self._config.spike_depth // regions // width)
         if rows < 1:
             raise MappingError(f"a row of {width} words does not fit half of a spike bank "
@@ -170,7 +171,7 @@ class KeyValueLowering:
                    accumulates=False, cycles=rows * self._geometry.width * len(visit.pairs), glued=not visit.last)
 
     def _visits(self, frames: int) -> list[_Visit]:
-        words, height = self._layout.head_words, self._geometry.height
+        keys, values, height = self._layout.key_words, self._layout.value_words, self._geometry.height
         pairs = list(np.ndindex(*(feed.planes for feed in self._feeds)))
         most = self._config.chunk_depth // 2
         strips = [(tuple(pairs[first:first + most]), row) for row in range(0, height, self._split.rows)
@@ -181,9 +182,9 @@ class KeyValueLowering:
         if self._operator.per_frame:
             sums = [[(frame // self._config.lanes, frame % self._config.lanes)] for frame in range(frames)]
         parts = [[(part, group, row, lane) for group, lane in which for part, row in strips] for which in sums]
-        return [_Visit(head * words + i, head * words + j, part, group, row, n == 0, n == len(parts[matrix]) - 1, lane,
+        return [_Visit(head * keys + i, head * values + j, part, group, row, n == 0, n == len(parts[matrix]) - 1, lane,
                        matrix)
-                for head in range(self._operator.heads) for i in range(words) for j in range(words)
+                for head in range(self._operator.heads) for i in range(keys) for j in range(values)
                 for matrix, of_it in enumerate(parts) for n, (part, group, row, lane) in enumerate(of_it)]
 
     def _content(self, bank: int, unit: Unit) -> Content:
@@ -205,7 +206,8 @@ class KeyValueLowering:
     def _chunk(self, visit: _Visit, key: int, value: int, *, first: bool, last: bool) -> Chunk:
         """The header of the maps that lie `key` and `value` addresses behind the position."""
         config, layout = self._config, self._layout
-        channels = min(config.word_channels, layout.width - visit.key_word % layout.head_words * config.word_channels)
+        before = visit.key_word % layout.key_words * config.word_channels
+        channels = min(config.word_channels, layout.key_width - before)
         return Chunk(
             accumulate=Accumulate.ZERO if visit.first and first else Accumulate.KEEP, operand=(1 << channels) - 1,
             banks=(BankRead(key), BankRead(value)) + (None,) * (config.banks - 2),

@@ -88,8 +88,8 @@ class ChannelMap:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPlace:
-    """A tensor in DDR: `size` bytes at `offset` of `region`. `group`: see ChannelMap. `heads`, `limbs`: keyvalue;
-    `matrices`: one per frame; 0 if there is one for the clip.
+    """A tensor in DDR: `size` bytes at `offset` of `region`. `group`: see ChannelMap. `heads`, `keys`, `limbs`: of a
+    keyvalue, `keys` channels of K and `channels` of V; `matrices`: one per frame; 0 if there is one for the clip.
 
     `levels`: as in `spikeloom.network`; integer spikes of 0..levels are that many maps of spikes, see `thermometer`.
 
@@ -107,6 +107,7 @@ class TensorPlace:
     width: int
     group: int
     heads: int = 0
+    keys: int = 0
     limbs: int = 0
     levels: int = 1
     stored: bool = True
@@ -148,7 +149,7 @@ def network_shape(place: TensorPlace) -> tuple[int, ...]:
     if place.kind == "pixels":
         return place.frames, place.height, place.width, place.channels
     if place.kind == "keyvalue":
-        shape = place.heads, place.channels // place.heads, place.channels // place.heads
+        shape = place.heads, place.keys // place.heads, place.channels // place.heads
         return (place.matrices, *shape) if place.matrices else shape
     if place.kind == "logits":
         return (place.channels,)
@@ -290,23 +291,33 @@ _UNPACK = {"pixels": _unpack_pixels, "spikes": _unpack_spikes, "integers": _unpa
 
 def keyvalue_layout(place: TensorPlace, config: MachineConfig) -> KeyValueLayout:
     """Of a tensor of kind keyvalue."""
-    return KeyValueLayout(place.channels, place.heads, place.limbs, config, max(1, place.matrices))
+    return KeyValueLayout(place.keys, place.channels, place.heads, place.limbs, config, max(1, place.matrices))
 
 
 class KeyValueLayout:
     """K^T V as weight chunks of the attention: [output tile][matrix][limb][chunk], the highest limb first. There is one
     matrix, or one per frame.
 
-    The chunks of an output tile hold the input words of all heads that the tile touches. Where input and output word
-    belong to different heads the chunk holds zeros, which nobody ever writes.
+    Input words are those of K, output words those of V. The chunks of an output tile hold the input words of all heads
+    that the tile touches. Where input and output word belong to different heads the chunk holds zeros, which nobody
+    ever writes.
+
+    Args:
+        keys, values: Channels of K and V.
+        heads: Divides both.
+        limbs: Of every number.
+        matrices: How many there are.
     """
 
-    def __init__(self, channels: int, heads: int, limbs: int, config: MachineConfig, matrices: int = 1) -> None:
+    def __init__(
+        self, keys: int, values: int, heads: int, limbs: int, config: MachineConfig, matrices: int = 1
+    ) -> None:
         self.config = config
-        self.heads, self.limbs, self.width = heads, limbs, channels // heads
-        self.head_words = ceil_div(self.width, config.word_channels)
-        self.words = heads * self.head_words
-        self.fold = min(config.banks, power_of_two_above(self.words))
+        self.heads, self.limbs, self.key_width, self.value_width = heads, limbs, keys // heads, values // heads
+        self.key_words = ceil_div(self.key_width, config.word_channels)
+        self.value_words = ceil_div(self.value_width, config.word_channels)
+        self.words = heads * self.value_words
+        self.fold = min(config.banks, power_of_two_above(heads * self.key_words))
         self.tiles = ceil_div(self.words, config.output_words)
         self._chunk_bytes = config.chunk_rows * config.weight_row_bytes
         self._first = [0]
@@ -321,8 +332,8 @@ class KeyValueLayout:
         """Chunks of input words (words `slot * fold` and on) that the output tile needs."""
         words = self.config.output_words
         last = min(words * (tile + 1), self.words) - 1
-        first_input = words * tile // self.head_words * self.head_words
-        last_input = last // self.head_words * self.head_words + self.head_words - 1
+        first_input = words * tile // self.value_words * self.key_words
+        last_input = last // self.value_words * self.key_words + self.key_words - 1
         return range(first_input // self.fold, last_input // self.fold + 1)
 
     def chunk_offset(self, tile: int, limb: int, slot: int, matrix: int = 0) -> int:
@@ -340,15 +351,15 @@ class KeyValueLayout:
         return start + rows * config.weight_row_bytes + word * config.word_channels
 
     def unpack(self, data: Bytes, matrix: int = 0) -> NDArray[np.int32]:
-        """int32[heads, D, D] from DDR bytes."""
-        result = np.zeros((self.heads, self.width, self.width), dtype=np.int64)
+        """int32[heads, D, E] from DDR bytes."""
+        result = np.zeros((self.heads, self.key_width, self.value_width), dtype=np.int64)
         wc = self.config.word_channels
         for head in range(self.heads):
-            for i in range(self.head_words):
-                for j in range(self.head_words):
+            for i in range(self.key_words):
+                for j in range(self.value_words):
                     block = np.zeros((wc, wc), dtype=np.int64)
                     for limb in range(self.limbs):
-                        words = head * self.head_words + i, head * self.head_words + j
+                        words = head * self.key_words + i, head * self.value_words + j
                         block = (block << LIMB_BITS) + self._block(data, *words, limb, matrix)
                     target = result[head, i * wc:(i + 1) * wc, j * wc:(j + 1) * wc]
                     target[:] = block[:target.shape[0], :target.shape[1]]

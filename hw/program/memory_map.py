@@ -60,28 +60,29 @@ def _matrix(network: Network, operator: KeyValue, place: TensorPlace) -> TensorP
     limbs = limb_count(keyvalue_bound(network, operator))
     if place.name == network.output:
         raise MappingError(f"operator {operator.name}: K^T V cannot be the output of a network")
-    return replace(place, heads=operator.heads, limbs=limbs, matrices=network.frames if operator.per_frame else 0)
+    return replace(place, heads=operator.heads, keys=network.tensors[operator.key].channels, limbs=limbs,
+                   matrices=network.frames if operator.per_frame else 0)
 
 
 def channel_groups(network: Network, config: MachineConfig) -> dict[str, int]:
     """Channels per group (see `layout.ChannelMap`) of every tensor.
 
-    Tensors that meet channel by channel share a map: key, value, query and what attention makes, input and output of a
-    depthwise convolution, a shortcut and what it is added to. Raises MappingError.
+    Tensors that meet channel by channel share a map: key and query; value and what attention makes; input and output of
+    a depthwise convolution, a shortcut and what it is added to. Raises MappingError.
     """
     sets = _Sets()
     wanted: list[tuple[str, int, str]] = []
     for operator in network.operators:
         outputs = list(outputs_of(operator))
         if isinstance(operator, KeyValue):
-            sets.join([operator.key, operator.value])
-            channels = network.tensors[operator.key].channels
-            width = ChannelMap.of(channels, channels // operator.heads, config).group
-            wanted.append((operator.key, width, operator.name))
+            for name in (operator.key, operator.value):
+                channels = network.tensors[name].channels
+                wanted.append((name, ChannelMap.of(channels, channels // operator.heads, config).group, operator.name))
         if isinstance(operator, Attend):
             source = network.producer(operator.keyvalue)
             assert isinstance(source, KeyValue)
-            sets.join([operator.query, source.key, *outputs])
+            sets.join([operator.query, source.key])
+            sets.join([source.value, *outputs])
         if isinstance(operator, TemporalAttend):
             sets.join([operator.query, operator.key, operator.value, *outputs])
             channels = network.tensors[operator.query].channels

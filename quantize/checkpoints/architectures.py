@@ -112,8 +112,7 @@ V3 = Family(
         "sep_kernel": _dim("ConvBlock1_1.0.Conv.dwconv.0.weight", 2),
         "block_kernel": _dim("block3.0.conv.dwconv.0.weight", 2),
         "value_ratio": _ratio("block3.0.attn.v_conv.0.weight"),
-    },
-    lacks="`block3.0.attn` has values wider than keys")
+    })
 
 V1 = Family(
     name="spike-driven-transformer", config=V1Config, model=SpikeDrivenTransformerV1,

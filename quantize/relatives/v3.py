@@ -11,8 +11,7 @@ Neuron: S(x) = round(clamp(x, 0, 4)) / 4, halves to even, without membrane. SepC
 the depthwise convolution as well. Block: x = x + SepConv3x3(x), x = x + attn(x), x = x + mlp(x). Attention: q, k of
 width D, v of 4 D, all BN(conv 1x1), then S; per frame and head (Q K^T) V * 2 / sqrt(d), S, BN(conv 1x1 of 4 D).
 
-Not on the machine: V wider than K. Four attentions with a quarter of V each and four projections onto the stream would
-be the same function; nobody has written that folding.
+On the machine: `v3_folding`.
 
 Source: arXiv 2411.16061 and the structure of Spike-Driven-Transformer-V3 (SDT_V3/Classification/Model_Base/models.py),
 read for names, shapes and order of operations. The large models of that repository (Model_Large) are built otherwise.

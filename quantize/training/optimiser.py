@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from ..layers import MSBlock, MSConvBlock, RepConv
-from ..models import SpikeVideoFormer
 from .config import Schedule
 
 __all__ = ["initialise", "optimiser", "rate_factor"]
 
 
-def initialise(model: SpikeVideoFormer, *, drive: float = 1.4, branch: float = 0.4) -> None:
+def initialise(model: nn.Module, *, drive: float = 1.4, branch: float = 0.4) -> None:
     """Set the batch norm scales: ``drive`` in front of neurons, ``branch`` at the end of branches.
 
     A balance, found by trial on the moving digits: with a drive of 1 few neurons fire, directions are learnt within

@@ -66,13 +66,14 @@ class Builder:
 
     def keyvalue(self, key: str = "input", value: str = "input", heads: int = 1, bipolar: bool = True) -> str:
         name = f"keyvalue{len(self.network.operators)}"
-        self._declare(f"{name}.out", "keyvalue", self.network.tensors[key].channels, 1, 1)
+        self._declare(f"{name}.out", "keyvalue", self.network.tensors[value].channels, 1, 1)
         return self._add(KeyValue(name=name, key=key, value=value, heads=heads, bipolar=bipolar,
                                   output=f"{name}.out"))
 
     def attend(self, query: str, keyvalue: str, bipolar: bool = True) -> str:
         name, given = f"attend{len(self.network.operators)}", self.network.tensors[query]
-        stage = self._stage(name, "spikes", given.channels, given.height, given.width, {})
+        channels = self.network.tensors[keyvalue].channels
+        stage = self._stage(name, "spikes", channels, given.height, given.width, {})
         return self._add(Attend(name=name, query=query, keyvalue=keyvalue, bipolar=bipolar, neuron=stage))
 
     def upsample(self, source: str) -> str:

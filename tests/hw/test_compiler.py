@@ -194,6 +194,23 @@ def test_tensors_meet_in_the_layout_of_heads(builder):
     assert groups[stream] == 24
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_values_wider_than_keys(seed):
+    _check(random_network(seed, theme="wide", cycles=20_000), MACHINES[tuple(MACHINES)[seed]], seed)
+
+
+def test_integer_values_four_times_as_wide(builder):
+    """Words of V whose heads share words of K with others: more output tiles than there are words of K."""
+    made = builder("spikes", 12, 5, 4, frames=5)
+    query, key, value = (made.conv(channels=c, levels=4) for c in (24, 24, 96))
+    attended = made.attend(query, made.keyvalue(key, value, heads=2, bipolar=False), bipolar=False)
+    made.conv(attended, channels=9)
+    for name in ("tiny", "wide"):
+        program = _check(made.network, MACHINES[name], 1)
+    assert {name: program.tensors[name].group for name in (query, key, value, attended)} == {
+        query: 12, key: 12, value: 96, attended: 96}
+
+
 def _block(builder, height=24, width=8, frames=4):
     """A residual block; its maps are larger than the residual buffer of `tiny`."""
     made = builder("spikes", 12, height, width, frames)

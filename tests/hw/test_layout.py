@@ -128,19 +128,20 @@ def test_weight_chunk(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize(("heads", "width"), [(1, 5), (2, 12), (3, 45), (8, 16), (5, 7)])
-def test_keyvalue(config, heads, width):
+@pytest.mark.parametrize(("heads", "width", "wide"), [
+    (1, 5, 5), (2, 12, 12), (3, 45, 45), (8, 16, 16), (5, 7, 7), (2, 4, 16), (3, 12, 45), (3, 24, 5)])
+def test_keyvalue(config, heads, width, wide):
     """Chunks that hold the limbs of M where the array wants them are read as M."""
     rng = np.random.default_rng(heads)
     limbs = 2
-    layout = KeyValueLayout(heads * width, heads, limbs, config)
-    matrix = rng.integers(-8000, 8000, (heads, width, width), endpoint=True)
-    words, wc, fold = layout.words, config.word_channels, layout.fold
-    dense = np.zeros((words, wc, words, wc), dtype=np.int64)
-    flat = dense.reshape(words * wc, words * wc)
-    physical = ChannelMap.of(heads * width, width, config).physical.reshape(heads, width)
+    layout = KeyValueLayout(heads * width, heads * wide, heads, limbs, config)
+    matrix = rng.integers(-8000, 8000, (heads, width, wide), endpoint=True)
+    words, wc, fold = heads * layout.key_words, config.word_channels, layout.fold
+    dense = np.zeros((words, wc, layout.words, wc), dtype=np.int64)
+    flat = dense.reshape(words * wc, layout.words * wc)
+    keys, values = (ChannelMap.of(heads * d, d, config).physical.reshape(heads, d) for d in (width, wide))
     for head in range(heads):
-        flat[np.ix_(physical[head], physical[head])] = matrix[head]
+        flat[np.ix_(keys[head], values[head])] = matrix[head]
     data = bytearray(layout.size)
     for tile in range(layout.tiles):
         for limb, values in enumerate(split_limbs(dense, limbs)):

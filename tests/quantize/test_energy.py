@@ -36,9 +36,11 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
         return total(source.astype(np.int64)), total(np.ones(source.shape, np.int64))
     if isinstance(operator, KeyValue):
         key, value, heads = values[operator.key], values[operator.value], operator.heads
-        shape = (key.shape[0], heads, key.shape[1] // heads, -1)
-        key, value = (tensor.reshape(shape).astype(np.int64) for tensor in (key, value))
-        key = np.full_like(key, network.tensors[operator.key].levels) if operator.bipolar else key
+        levels = network.tensors[operator.key].levels
+        key, value = (
+            tensor.reshape(len(tensor), heads, tensor.shape[1] // heads, -1).astype(np.int64)
+            for tensor in (key, value))
+        key = np.full_like(key, levels) if operator.bipolar else key
         pairs = np.einsum("thip,thjp->", key, value)
         return int(pairs), int(np.einsum("thip,thjp->", np.ones_like(key), np.ones_like(value)))
     if isinstance(operator, TemporalAttend):
@@ -49,13 +51,13 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
     assert isinstance(operator, Attend)
     query = values[operator.query]
     width = next(o for o in network.operators if isinstance(o, KeyValue) and o.output == operator.keyvalue).heads
-    width = query.shape[1] // width
+    width = network.tensors[operator.keyvalue].channels // width  # of V
     found = query.size * network.tensors[operator.query].levels if operator.bipolar else int(query.sum())
     return found * width, query.size * width
 
 
-@pytest.mark.parametrize(
-    ("seed", "theme"), [*((seed, "") for seed in SEEDS), *((seed, "integers") for seed in (1, 3, 24))])
+@pytest.mark.parametrize(("seed", "theme"), [
+    *((seed, "") for seed in SEEDS), *((seed, "integers") for seed in (1, 3, 24)), (0, "wide")])
 def test_counts(seed: int, theme: str) -> None:
     network = random_network(seed, theme=theme)
     values = {name: tensor.numpy() for name, tensor in Reference(network).run(random_clip(network, seed)).items()}

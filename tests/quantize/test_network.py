@@ -204,6 +204,14 @@ def stored(name: str, value):
     return lambda network: network.arrays.__setitem__(name, value)
 
 
+def given(name: str, also):
+    """Spikes that no operator makes, of half the size of the others."""
+    def change(network: Network) -> None:
+        network.tensors[name], network.given = tensor(name, "spikes", 4, 2), (name,)
+        also(network)
+    return change
+
+
 def declare(name: str, **fields):
     return lambda network: network.tensors.__setitem__(name, replace(network.tensors[name], **fields))
 
@@ -231,7 +239,9 @@ FILL = np.full(4, 1, np.int32)
     (operator(3, key="p0"), "operator kv: key and value must be spikes"),
     (operator(3, heads=3), "operator kv: 3 heads do not divide 4 channels"),
     (operator(3, heads=0), "operator kv: 0 heads do not divide"),
-    (operator(4, query="p0"), "operator attend: query must be spikes and as wide as keyvalue"),
+    (given("more", operator(3, value="more")), "operator kv: key and value differ in height or width"),
+    (declare("kv", channels=8), "operator kv: output kv must have 4 channels, not 8"),
+    (operator(4, query="p0"), "operator attend: query must be spikes and as wide as the key of keyvalue"),
     (operator(2, input="r0"), "operator pw: input r0 of kind residual cannot be convolved"),
     (operator(2, weight="none"), r"operator pw: array none must be int8\[Co, Ci, kh, kw\]"),
     (operator(2, weight="zero"), "operator pw: array zero must be int8"),
@@ -266,7 +276,6 @@ FILL = np.full(4, 1, np.int32)
     (operator(6, input="s2"), "operator head: logits need a 1x1 map"),
     (declare("p0", kind="residual"), "operator dw: output p0 must be planes"),
     (declare("s1", channels=5), r"operator pw: output s1 must be spikes \[4, 4, 4\]"),
-    (declare("kv", channels=8), "operator kv: 2 heads do not divide 4 channels"),
     (declare("s0", kind="integers"), "tensor s0: levels must be 2..7 of kind integers, 1 of all others, not 1 of int"),
     (declare("s0", levels=4), "tensor s0: levels must be 2..7 of kind integers, 1 of all others, not 4 of spikes"),
     (declare("s0", kind="integers", levels=4), r"operator stem: output s0 must be spikes \[4, 4, 4\]"),

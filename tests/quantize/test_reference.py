@@ -85,23 +85,23 @@ def naive_maximum(operator, x):
 
 def naive_keyvalue(operator, key, value, levels):
     """`levels` of the key."""
-    width = key.shape[1] // operator.heads
-    out = np.zeros((operator.heads, width, width), dtype=object)
+    keys, values = (x.shape[1] // operator.heads for x in (key, value))
+    out = np.zeros((operator.heads, keys, values), dtype=object)
     for head, i, j in np.ndindex(out.shape):
-        for k, v in zip(key[:, head * width + i].flat, value[:, head * width + j].flat, strict=True):
+        for k, v in zip(key[:, head * keys + i].flat, value[:, head * values + j].flat, strict=True):
             out[head, i, j] += (2 * int(k) - levels if operator.bipolar else int(k)) * int(v)
     return out
 
 
 def naive_attend(operator, query, keyvalue, levels):
     """`levels` of the query."""
-    width = keyvalue.shape[-1]
-    out = np.zeros(query.shape, dtype=object)
+    heads, keys, values = keyvalue.shape[-3:]
+    out = np.zeros((len(query), heads * values, *query.shape[2:]), dtype=object)
     for t, c, y, x in np.ndindex(out.shape):
-        head = c // width
-        for i in range(width):
-            q, m = int(query[t, head * width + i, y, x]), keyvalue[t] if keyvalue.ndim == 4 else keyvalue
-            out[t, c, y, x] += (2 * q - levels if operator.bipolar else q) * m[head, i, c % width]
+        head = c // values
+        for i in range(keys):
+            q, m = int(query[t, head * keys + i, y, x]), keyvalue[t] if keyvalue.ndim == 4 else keyvalue
+            out[t, c, y, x] += (2 * q - levels if operator.bipolar else q) * m[head, i, c % values]
     return out
 
 

@@ -15,6 +15,7 @@ from spikeloom.quantize.models import named_config
 from spikeloom.quantize.quantizer import quantize
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
+from spikeloom.quantize.relatives import V3Config
 from spikeloom.quantize.untrained import untrained
 from spikeloom.registers import ErrorCode
 from spikeloom.sim.accelerator_model import MemoryModel, SimulationTimeout
@@ -78,6 +79,19 @@ def test_fused_and_unfused_repconvs(verilog):
     assert comparison.mismatches == 0, comparison.summary()
     with machine_for(network, "tiny", verilog, replace(STALLING, seed=2)) as machine:  # planes stay on chip
         assert run(machine, network, reference=Reference(network)).mismatches == 0
+
+
+@pytest.mark.parametrize("name", ["tiny", pytest.param("small", marks=pytest.mark.slow)])
+def test_quantised_v3(name, verilog):
+    """An E-SpikeFormer of 4 levels, V four times as wide as K, heads of 4 and 6 channels: every layer."""
+    config = V3Config(widths=(8, 8, 16, 24), depths=(1, 1), heads=4, mlp_ratio=2, conv_ratio=2, height=16, width=16,
+                      strides=(2, 2, 1, 2, 1), frames=2, classes=5)
+    clips = np.random.default_rng(0).integers(0, 256, (2, config.frames, config.height, config.width, 3), np.uint8)
+    network, _ = quantize(untrained(config, clips[0]), clips)
+    with machine_for(network, name, verilog, replace(STALLING, seed=1), observe=True) as machine:
+        comparison = run(machine, network)
+    assert comparison.mismatches == 0, comparison.summary()
+    assert set(comparison.tensors) > {t.name for t in network.tensors.values() if t.kind in ("integers", "residual")}
 
 
 @pytest.mark.slow
