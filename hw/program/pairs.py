@@ -8,8 +8,9 @@ def hands_over(network: Network, index: int) -> bool:
     if index + 1 >= len(network.operators):
         return False
     first, second = network.operators[index:index + 2]
-    plain = isinstance(second, Conv) and not isinstance(second, MaxConv)
-    if not isinstance(first, Depthwise) or not plain or first.neuron.planes is None:
+    if not isinstance(first, Depthwise) or first.neuron.planes is None:
+        return False
+    if not isinstance(second, Conv) or isinstance(second, MaxConv):
         return False
     planes = first.neuron.planes
     readers = [o for o in network.operators if planes in inputs_of(o)]

@@ -57,6 +57,7 @@ def clips_of(config: SpikeVideoFormerConfig, seed: int = 0) -> np.ndarray:
 def lively(config: SpikeVideoFormerConfig, clip: np.ndarray) -> SpikeVideoFormer:
     """An untrained network whose norms have biases, and scales of either sign, so that all neurons have work."""
     model = untrained(config, clip)
+    assert isinstance(model, SpikeVideoFormer)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         for name, module in model.named_modules():
