@@ -247,16 +247,15 @@ class Folder:
         self.residual = f"{name}.residual"
 
     def new_stream(
-        self, name: str, weights: tuple[Tensor, Tensor], *, mean: tuple[float, ...], std: tuple[float, ...],
-        **fields: object
+        self, name: str, convolution: nn.Conv2d, norm: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
         """A convolution whose result is a residual stream of its own; `mean`, `std` of pixels, if it is of pixels."""
-        pad = None
+        weights, pad = conv_norm(convolution, norm), None
         if self.spikes == PIXELS:
             *folded, pad = fold_pixels(*weights, mean, std)
             weights = (folded[0], folded[1])
         self.residual = None
-        self.onto_stream(name, self.spikes, weights, pad=pad, **fields)
+        self.onto_stream(name, self.spikes, weights, pad=pad, stride=convolution.stride[0])
 
     def depthwise(self, name: str, source: str, weights: tuple[Tensor, Tensor], **fields: object) -> str:
         """A depthwise convolution, to planes unless `fields` say otherwise; what it makes."""
@@ -288,10 +287,11 @@ class _Folder(Folder):
         self.levels: dict[str, str] = {}  # module -> spikes of the stream at its end
 
     def run(self) -> list[FloatStage]:
-        modules = self.model.stages()
-        for name, module in modules:
+        config = self.model.config
+        for name, module in self.model.stages():
             if isinstance(module, DownSampling):
-                self.downsample(name, module)
+                self.new_stream(
+                    name, module.encode_conv, module.encode_bn, mean=config.pixel_mean, std=config.pixel_std)
             elif isinstance(module, MSConvBlock):
                 self.conv_block(name, module)
             elif isinstance(module, MSBlock):
@@ -304,12 +304,6 @@ class _Folder(Folder):
         else:
             self.head(self.model.head)
         return self.finish()
-
-    def downsample(self, name: str, module: DownSampling) -> None:
-        config = self.model.config
-        self.new_stream(
-            name, conv_norm(module.encode_conv, module.encode_bn), mean=config.pixel_mean, std=config.pixel_std,
-            stride=module.encode_conv.stride[0])
 
     def conv_block(self, name: str, module: MSConvBlock) -> None:
         self.separable(f"{name}.Conv", module.Conv)

@@ -15,7 +15,7 @@ that reads no bank, so that a single DRAIN adds 0 to m and fires: others would w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,7 @@ from .convolution import ArrayWeights, ConstantWeights
 from .emitter import Emitter
 from .feeds import Geometry, SpikeFeed, Split, Tap, Unit
 from .layout import ChannelMap, TensorPlace, lane_groups
-from .neuron_stage import PIECES_LOADED, LocalPlanes, NeuronStage, OutputTile, Piece
+from .neuron_stage import LocalPlanes, NeuronStage, OutputTile, Piece
 from .passes import Pass, Run, Segments, array_chunks, build_runs, output_tiles, plane_rounds
 from .residual import Residuals
 from .splits import choose_split, tile_rows
@@ -164,21 +164,15 @@ class MaxStage(NeuronStage):
         """The place lies in the map in some of the windows."""
         return any(True for _ in self._pieces(output))
 
-    def drain(
-        self, output: OutputTile, bank: int, parameter: int, items: Sequence[int] = (),
-        local: LocalPlanes | None = None, carry: int = 0, pixel: int = 0,
+    def _finish(
+        self, output: OutputTile, piece: Piece, bank: int, parameter: int, item: int, local: LocalPlanes | None,
+        carry: int, before: int,
     ) -> None:
-        loaded, later = list(items), self._spilled(output)[PIECES_LOADED:]
-        for piece in self._pieces(output):
-            spilled, home = self._brought(output, piece), self._home(self._target, output.word + piece.word)
-            item = loaded.pop(0) if spilled else self._staged(output, piece)
-            for block in self._visit.blocks:
-                row = self._row(output, piece, parameter, block)
-                self._drain(output, piece, bank, row, item, None, carry, pixel, fires=self._visit.last)
-            if home is None or self._visit.last:
-                self._store(output, piece, item, 0)
-            if spilled and later:
-                loaded.append(self._load_shortcut(output, later.pop(0)))
+        for block in self._visit.blocks:
+            row = self._row(output, piece, parameter, block)
+            self._drain(output, piece, bank, row, item, local, carry, before, fires=self._visit.last)
+        if self._visit.last or self._home(self._target, output.word + piece.word) is None:
+            self._store(output, piece, item, 0)
 
     def _pieces(self, output: OutputTile) -> Iterator[Piece]:
         """Those windows in which the place lies in the map; a part of the columns goes row by row."""

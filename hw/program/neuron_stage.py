@@ -162,12 +162,19 @@ class NeuronStage:
         for piece in self._pieces(output):
             spilled = self._brought(output, piece)
             item = loaded.pop(0) if spilled else self._staged(output, piece)
-            for level in range(self._levels):
-                row = self._row(output, piece, parameter, level)
-                self._drain(output, piece, bank, row, item, local, carry, pixel, level)
-                self._store(output, piece, item, level)
+            self._finish(output, piece, bank, parameter, item, local, carry, pixel)
             if spilled and later:
                 loaded.append(self._load_shortcut(output, later.pop(0)))
+
+    def _finish(
+        self, output: OutputTile, piece: Piece, bank: int, parameter: int, item: int, local: LocalPlanes | None,
+        carry: int, before: int,
+    ) -> None:
+        """The drains of a piece, and the stores of what they make; `item`: where the piece is staged, if it is."""
+        for level in range(self._levels):
+            row = self._row(output, piece, parameter, level)
+            self._drain(output, piece, bank, row, item, local, carry, before, level)
+            self._store(output, piece, item, level)
 
     def _row(self, output: OutputTile, piece: Piece, parameter: int, block: int) -> int:
         """Parameter row of the first word of a piece in a block."""

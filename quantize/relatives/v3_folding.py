@@ -53,9 +53,11 @@ class _FolderV3(Folder):
 
     def run(self) -> list[FloatStage]:
         """Stages in execution order."""
+        config = self.model.config
         for name, module in self.model.stages():
             if isinstance(module, DownSampling):
-                self.downsample(name, module)
+                self.new_stream(
+                    name, module.encode_conv, module.encode_bn, mean=config.pixel_mean, std=config.pixel_std)
             elif isinstance(module, ConvBlock):
                 self.conv_block(name, module)
             else:
@@ -65,12 +67,6 @@ class _FolderV3(Folder):
         self.largest[self.spikes] = 1  # the head reads 0..levels
         self.conv("head", self.spikes, conv_norm(self.model.head), mode="logits")
         return self.finish()
-
-    def downsample(self, name: str, module: DownSampling) -> None:
-        config = self.model.config
-        self.new_stream(
-            name, conv_norm(module.encode_conv, module.encode_bn), mean=config.pixel_mean, std=config.pixel_std,
-            stride=module.encode_conv.stride[0])
 
     def conv_block(self, name: str, module: ConvBlock) -> None:
         self.separable(f"{name}.Conv", module.Conv)
