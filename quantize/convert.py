@@ -137,8 +137,6 @@ def calibration_clips(
         return np.stack([
             read_clip(video, frames=config.frames, height=config.height, width=config.width) for video in videos])
     try:
-        if isinstance(config, RelativeConfig):
-            raise ValueError(f"{type(config).__name__} is of no task")
         task = get_task(config)
     except ValueError as error:
         raise ModelError(

@@ -26,7 +26,7 @@ def to_input(model: SpikeVideoFormer | Relative, clips: NDArray[np.uint8] | Tens
 class FromPixels(nn.Module):
     """A model that takes ``uint8[B, T, H, W, 3]``; the outputs are its own."""
 
-    def __init__(self, model: SpikeVideoFormer) -> None:
+    def __init__(self, model: SpikeVideoFormer | Relative) -> None:
         super().__init__()
         self.model = model
 

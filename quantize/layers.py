@@ -143,6 +143,11 @@ class MSConvBlock(nn.Module):
         self.conv2 = conv(ratio * dim, dim, 3)
         self.bn2 = nn.BatchNorm2d(dim)
 
+    @property
+    def branch_norms(self) -> list[nn.Module]:
+        """The last batch norm of every branch."""
+        return [self.Conv.bn2, self.bn2]
+
     def forward(self, x: Tensor) -> Tensor:
         shape = x.shape[:2]
         x = x + self.Conv(x)

@@ -10,20 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from .checkpoints.architectures import family_with
+from .checkpoints.importing import load_imported
 from .formats import Formats
-from .models import SpikeVideoFormer, SpikeVideoFormerConfig
+from .models import SpikeVideoFormer
+from .relatives import Relative
 
 __all__ = ["load", "load_formats", "save", "versions"]
 
 
-def save(model: SpikeVideoFormer, path: Path, report: dict[str, Any], *, formats: Formats | None = None) -> None:
+def save(
+    model: SpikeVideoFormer | Relative, path: Path, report: dict[str, Any], *, formats: Formats | None = None
+) -> None:
     """Write the files of a model; `path` is without suffix, `report` is added to the configuration."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     save_file(state, str(path.with_suffix(".safetensors")))
-    text = json.dumps({"config": model.config.to_dict(), **report}, indent=2)
+    text = json.dumps({"config": model.config.to_dict(), "family": family_with(model.config).name, **report}, indent=2)
     path.with_suffix(".json").write_text(text + "\n")
     if formats is not None:
         formats.save(_formats_path(path))
@@ -31,12 +36,11 @@ def save(model: SpikeVideoFormer, path: Path, report: dict[str, Any], *, formats
         _formats_path(path).unlink(missing_ok=True)
 
 
-def load(path: Path) -> SpikeVideoFormer:
+def load(path: Path) -> SpikeVideoFormer | Relative:
     """Network saved by :func:`save`, in evaluation mode; `path` with or without suffix."""
-    values = json.loads(path.with_suffix(".json").read_text())
-    model = SpikeVideoFormer(SpikeVideoFormerConfig.from_dict(values["config"]))
-    model.load_state_dict(load_file(str(path.with_suffix(".safetensors"))))
-    return model.eval()
+    model = load_imported(path)
+    assert isinstance(model, (SpikeVideoFormer, Relative))
+    return model
 
 
 def load_formats(path: Path) -> Formats | None:

@@ -28,7 +28,9 @@ from .heads import HEADS, LEVELS, Pyramid, check_pyramid
 from .layers import ATTENTIONS, DESIGNS, DownSampling, MSBlock, MSConvBlock
 from .neurons import LIF, NeuronConfig
 
-__all__ = ["CONFIGS", "SpikeVideoFormer", "SpikeVideoFormerConfig", "build", "named_config", "normalised"]
+__all__ = [
+    "CONFIGS", "SpikeVideoFormer", "SpikeVideoFormerConfig", "as_tuple", "build", "check_tasks", "named_config",
+    "normalised", "task_slices"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -132,8 +134,7 @@ class SpikeVideoFormerConfig:
                 raise ValueError(f"`{name}` must have {self.in_channels} values, not `{values!r}`")
         if any(s <= 0 for s in self.pixel_std):
             raise ValueError(f"`pixel_std` must be positive, not `{self.pixel_std!r}`")
-        if self.tasks and sum(size for _, size in self.tasks) != self.classes:
-            raise ValueError(f"`tasks` must have {self.classes} logits in all, not `{self.tasks!r}`")
+        check_tasks(self.tasks, self.classes)
         self._check_head()
 
     def _check_head(self) -> None:
@@ -168,11 +169,7 @@ class SpikeVideoFormerConfig:
     @property
     def task_slices(self) -> dict[str, slice]:
         """Task name -> its logits."""
-        tasks, slices, start = self.tasks or (("class", self.classes),), {}, 0
-        for name, size in tasks:
-            slices[name] = slice(start, start + size)
-            start += size
-        return slices
+        return task_slices(self.tasks, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; read back by :meth:`from_dict`."""
@@ -191,7 +188,7 @@ class SpikeVideoFormerConfig:
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise ValueError(f"`values` must be fields of {cls.__name__}, not `{unknown!r}`")
-        plain = {name: _as_tuple(value) for name, value in values.items()}
+        plain = {name: as_tuple(value) for name, value in values.items()}
         if isinstance(plain.get("neuron"), Mapping):
             plain["neuron"] = NeuronConfig(**plain["neuron"])
         return cls(**plain)
@@ -202,8 +199,24 @@ def _check_positive(name: str, value: int) -> None:
         raise ValueError(f"`{name}` must be at least 1, not `{value!r}`")
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
+def check_tasks(tasks: tuple[tuple[str, int], ...], classes: int) -> None:
+    """ValueError unless the groups of logits are all logits; without groups there is one."""
+    if tasks and sum(size for _, size in tasks) != classes:
+        raise ValueError(f"`tasks` must have {classes} logits in all, not `{tasks!r}`")
+
+
+def task_slices(tasks: tuple[tuple[str, int], ...], classes: int) -> dict[str, slice]:
+    """Task name -> its logits; without tasks all of them are `class`."""
+    slices, start = {}, 0
+    for name, size in tasks or (("class", classes),):
+        slices[name] = slice(start, start + size)
+        start += size
+    return slices
+
+
+def as_tuple(value: Any) -> Any:
+    """Lists as JSON and TOML have them as the tuples of a configuration, nested ones too."""
+    return tuple(as_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 _STAGES = (

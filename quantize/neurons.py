@@ -39,7 +39,8 @@ from torch import Tensor, nn
 
 from spikeloom.arithmetic import LEVELS_MAX
 
-__all__ = ["LEAKS", "LIF", "RESETS", "SURROGATES", "TIES", "NeuronConfig", "integrate", "surrogate_derivative"]
+__all__ = ["LEAKS", "LIF", "RESETS", "SURROGATES", "TIES", "NeuronConfig", "integer_spikes", "integrate",
+           "surrogate_derivative"]
 
 LEAKS: dict[str, tuple[float, float]] = {
     "none": (1.0, 1.0),
@@ -155,20 +156,23 @@ class _MultiStepLIF(torch.autograd.Function):
 
 
 class _IntegerSpikes(torch.autograd.Function):
-    """round(clamp(x, 0, levels)) / levels with the gradient of clamp(x, 0, levels) / levels."""
+    """round(clamp(x, 0, levels)) with the gradient of the clamp."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, config: NeuronConfig) -> Tensor:
-        levels = config.levels
+    def forward(ctx: Any, x: Tensor, levels: int, ties: str) -> Tensor:
         ctx.save_for_backward((x >= 0) & (x <= levels))
-        ctx.levels = levels
         x = x.clamp(0, levels)
-        return (x.round_() if config.ties == "even" else x.add_(0.5).floor_()).div_(levels)
+        return x.round_() if ties == "even" else x.add_(0.5).floor_()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         (inside,) = ctx.saved_tensors
-        return grads[0] * inside / ctx.levels, None
+        return grads[0] * inside, None, None
+
+
+def integer_spikes(x: Tensor, levels: int, ties: str) -> Tensor:
+    """``round(clamp(x, 0, levels))``, halves as `ties` (one of :data:`TIES`) says; the gradient is the clamp's."""
+    return _IntegerSpikes.apply(x, levels, ties)  # type: ignore[no-any-return]
 
 
 def lif_backward(grad: Tensor, h: Tensor, spikes: Tensor, config: NeuronConfig) -> Tensor:
@@ -217,7 +221,8 @@ class LIF(nn.Module):
         if x.dim() < 1 or x.shape[0] == 0:
             raise ValueError(f"`x` must have at least one time step, not shape `{tuple(x.shape)!r}`")
         if self.config.levels > 1:
-            return _IntegerSpikes.apply(x / self.config.threshold, self.config)  # type: ignore[no-any-return]
+            levels = self.config.levels
+            return integer_spikes(x / self.config.threshold, levels, self.config.ties) / levels
         return _MultiStepLIF.apply(x, self.config)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:

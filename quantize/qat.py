@@ -40,6 +40,7 @@ from .models import SpikeVideoFormer
 from .neurons import NeuronConfig, integrate, lif_backward, reset, surrogate_derivative
 from .quantizer import SMALLEST_SCALE, build_network
 from .reference import neuron_stage, plain_algorithms
+from .relatives import Relative
 
 __all__ = ["QuantizationAware"]
 
@@ -55,7 +56,7 @@ class QuantizationAware(nn.Module):
         formats: Number formats; `choose` takes new ones.
     """
 
-    def __init__(self, model: SpikeVideoFormer, formats: Formats | None = None) -> None:
+    def __init__(self, model: SpikeVideoFormer | Relative, formats: Formats | None = None) -> None:
         super().__init__()
         self.model, self.formats = model, formats
 

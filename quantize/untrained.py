@@ -6,14 +6,12 @@ clip, so that activity neither dies out nor saturates; what the network computes
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .checkpoints.architectures import FAMILIES
+from .checkpoints.architectures import build_model
 from .inference import to_input
 from .models import SpikeVideoFormer, SpikeVideoFormerConfig
 from .relatives import Relative, RelativeConfig
@@ -33,7 +31,7 @@ def untrained(
         ValueError: The clip does not fit the configuration.
     """
     torch.manual_seed(seed)
-    model: Any = next(family.model for family in FAMILIES.values() if isinstance(config, family.config))(config)
+    model = build_model(config)
     initialise(model)
     settle(model, clip)
     return model

@@ -14,11 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..models import CONFIGS, SpikeVideoFormer, SpikeVideoFormerConfig
-from ..relatives import ESpikeFormer, SpikeDrivenTransformerV1, V1Config, V3Config
+from ..models import CONFIGS, SpikeVideoFormer, SpikeVideoFormerConfig, named_config
+from ..relatives import ESpikeFormer, Relative, RelativeConfig, SpikeDrivenTransformerV1, V1Config, V3Config
 from .reading import CheckpointError, listed
 
-__all__ = ["ARCHITECTURES", "FAMILIES", "Architecture", "Family", "family_of", "infer"]
+__all__ = [
+    "ARCHITECTURES", "FAMILIES", "Architecture", "Family", "build_model", "family_of", "family_with", "infer",
+    "named_architecture"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,19 @@ def _meta_spikeformer(widths: tuple[int, int, int, int]) -> Architecture:
     return Architecture(family=SPIKE_VIDEO_FORMER, config=config)
 
 
+_DIGITS = named_config("digits")
+_CLIPS: dict[str, Any] = {
+    "height": _DIGITS.height, "width": _DIGITS.width, "frames": _DIGITS.frames, "pixel_mean": _DIGITS.pixel_mean,
+    "pixel_std": _DIGITS.pixel_std}
+
+V1_DIGITS = V1Config(
+    dim=32, depth=2, heads=4, mlp_ratio=2, pooling=(True, False, True, True), classes=14, tasks=_DIGITS.tasks,
+    neuron=_DIGITS.neuron, **_CLIPS)
+V3_DIGITS = V3Config(
+    widths=(8, 8, 16, 16), depths=(1, 1), heads=4, mlp_ratio=2, conv_ratio=2, strides=_DIGITS.strides, classes=10,
+    tasks=(("digit", 10),), **_CLIPS)
+"""A V3 keeps nothing from frame to frame, so it cannot tell directions."""
+
 ARCHITECTURES: dict[str, Architecture] = {
     **{name: Architecture(family=SPIKE_VIDEO_FORMER, config=config) for name, config in CONFIGS.items()},
     "v2-15M": _meta_spikeformer((64, 128, 256, 360)),
@@ -148,8 +163,33 @@ ARCHITECTURES: dict[str, Architecture] = {
     "v1-8-512": Architecture(family=V1, config=V1Config()),
     "v1-10-512": Architecture(family=V1, config=V1Config(depth=10)),
     "v1-8-768": Architecture(family=V1, config=V1Config(dim=768)),
+    "v1-digits": Architecture(family=V1, config=V1_DIGITS),
+    "v2-digits": Architecture(
+        family=SPIKE_VIDEO_FORMER,
+        config=replace(_DIGITS, widths=(8, 12, 16, 24), mlp_ratio=2, attention="dot", design="neuron")),
+    "v3-digits": Architecture(family=V3, config=V3_DIGITS),
 }
-"""Named architectures. Those of SpikeVideoFormer are its named configurations."""
+"""Named architectures. Those of SpikeVideoFormer are its named configurations; `*-digits` is for the moving digits."""
+
+
+def named_architecture(name: str) -> Architecture:
+    """The architecture called `name`; ValueError if there is none."""
+    if name not in ARCHITECTURES:
+        raise ValueError(f"`name` must be one of {', '.join(ARCHITECTURES)}, not `{name!r}`")
+    return ARCHITECTURES[name]
+
+
+def family_with(config: SpikeVideoFormerConfig | RelativeConfig) -> Family:
+    """The family that a configuration is of."""
+    return next(family for family in FAMILIES.values() if isinstance(config, family.config))
+
+
+def build_model(config: SpikeVideoFormerConfig | RelativeConfig) -> SpikeVideoFormer | Relative:
+    """An untrained network of the class that goes with a configuration."""
+    model = family_with(config).model(config)
+    assert isinstance(model, (SpikeVideoFormer, Relative))
+    return model
+
 
 FREE = ("classes", "heads")
 """Fields in which a checkpoint may differ from the named architecture."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from ..models import IMAGENET_MEAN, IMAGENET_STD, normalised
+from ..models import IMAGENET_MEAN, IMAGENET_STD, as_tuple, check_tasks, normalised, task_slices
 
 Config = TypeVar("Config")
 
@@ -21,6 +21,7 @@ class RelativeConfig:
 
     Attributes:
         in_channels, height, width, frames, classes: Of the clip, and logits.
+        tasks: Names and sizes of consecutive groups of logits; empty: `class` alone.
         pixel_mean, pixel_std: Per channel, for pixels scaled to 0..1: the input is ``(pixel / 255 - mean) / std``.
 
     Raises:
@@ -34,6 +35,7 @@ class RelativeConfig:
     width: int = 224
     frames: int = 1
     classes: int = 1000
+    tasks: tuple[tuple[str, int], ...] = ()
     pixel_mean: tuple[float, ...] = IMAGENET_MEAN
     pixel_std: tuple[float, ...] = IMAGENET_STD
 
@@ -44,11 +46,12 @@ class RelativeConfig:
                 raise ValueError(f"`{name}` must have {self.in_channels} values, not `{getattr(self, name)!r}`")
         if any(value <= 0 for value in self.pixel_std):
             raise ValueError(f"`pixel_std` must be positive, not `{self.pixel_std!r}`")
+        check_tasks(self.tasks, self.classes)
 
     @property
     def task_slices(self) -> dict[str, slice]:
         """Task name -> its logits."""
-        return {"class": slice(0, self.classes)}
+        return task_slices(self.tasks, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; read back by the class's `from_dict`."""
@@ -65,6 +68,10 @@ class Relative(nn.Module):
         """Network input from ``uint8[..., H, W, in_channels]``: ``float32[..., in_channels, H, W]``."""
         return normalised(pixels, self.config.pixel_mean, self.config.pixel_std)
 
+    def split(self, logits: Tensor) -> dict[str, Tensor]:
+        """Task name -> its logits ``[..., n]``, from ``[..., classes]``."""
+        return {name: logits[..., part] for name, part in self.config.task_slices.items()}
+
 
 def check_positive(config: object, *names: str) -> None:
     """ValueError unless the fields are positive integers."""
@@ -79,4 +86,4 @@ def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
     unknown = sorted(set(values) - {field.name for field in fields(cls)})  # type: ignore[arg-type]
     if unknown:
         raise ValueError(f"`values` must be fields of {cls.__name__}, not `{unknown!r}`")
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return cls(**{name: as_tuple(value) for name, value in values.items()})

@@ -97,6 +97,11 @@ class PatchEmbed(nn.Module):
         self.rpe_conv = nn.Conv2d(inputs, inputs, 3, padding=1, bias=False)
         self.rpe_bn = nn.BatchNorm2d(inputs)
 
+    @property
+    def branch_norms(self) -> list[nn.Module]:
+        """The last batch norm of every branch."""
+        return [self.rpe_bn]
+
     def forward(self, x: Tensor) -> Tensor:
         for pool, suffix in zip(self.pooling, ("", "1", "2", "3"), strict=True):
             conv, norm, lif = (self.get_submodule(f"proj_{name}{suffix}") for name in ("conv", "bn", "lif"))
@@ -120,7 +125,7 @@ class SDSA(nn.Module):
             self.add_module(f"{name}_conv", nn.Conv2d(dim, dim, 1, bias=False))
             self.add_module(f"{name}_bn", nn.BatchNorm2d(dim))
             self.add_module(f"{name}_lif", LIF(neuron))
-        self.talking_heads = nn.Conv1d(config.heads, config.heads, 1, bias=False)
+        self.talking_heads = nn.Conv1d(config.heads, config.heads, 1, bias=False).requires_grad_(False)  # not used
         self.talking_heads_lif = LIF(replace(neuron, threshold=neuron.threshold * GATE_THRESHOLD))
         self.proj_conv = nn.Conv2d(dim, dim, 1)
         self.proj_bn = nn.BatchNorm2d(dim)
@@ -162,6 +167,11 @@ class Block(nn.Module):
         super().__init__()
         self.attn = SDSA(config)
         self.mlp = MLP(config)
+
+    @property
+    def branch_norms(self) -> list[nn.Module]:
+        """The last batch norm of every branch."""
+        return [self.attn.proj_bn, self.mlp.fc2_bn]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp(x + self.attn(x))

@@ -24,10 +24,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..layers import per_frame
+from ..neurons import integer_spikes
 from .common import Relative, RelativeConfig, check_positive, from_dict
 
 __all__ = ["ESpikeFormer", "IntegerSpike", "V3Config"]
@@ -84,14 +84,14 @@ class V3Config(RelativeConfig):
 
 
 class IntegerSpike(nn.Module):
-    """``round(clamp(x, 0, levels)) / norm``, halves to even."""
+    """``round(clamp(x, 0, levels)) / norm``, halves to even; the gradient is that of the clamp."""
 
     def __init__(self, levels: int, norm: int | None = None) -> None:
         super().__init__()
         self.levels, self.norm = levels, norm or levels
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.round(x.clamp(0, self.levels)) / self.norm
+        return integer_spikes(x, self.levels, "even") / self.norm
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 1, *, groups: int = 1) -> nn.Sequential:
@@ -129,6 +129,11 @@ class ConvBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, dim, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(dim)
+
+    @property
+    def branch_norms(self) -> list[nn.Module]:
+        """The last batch norm of every branch."""
+        return [self.Conv.pwconv2[1], self.bn2]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.Conv(x)
@@ -183,6 +188,11 @@ class Block(nn.Module):
         self.conv = SepConv(dim, config, config.block_kernel)
         self.attn = LinearAttention(dim, config)
         self.mlp = MLP(dim, config)
+
+    @property
+    def branch_norms(self) -> list[nn.Module]:
+        """The last batch norm of every branch."""
+        return [self.conv.pwconv2[1], self.attn.proj_conv[1], self.mlp.fc2_bn]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.conv(x)

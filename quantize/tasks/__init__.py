@@ -32,6 +32,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ..models import SpikeVideoFormer, SpikeVideoFormerConfig
+    from ..relatives import Relative, RelativeConfig
 
 __all__ = ["Predict", "Task", "get_task"]
 
@@ -54,7 +55,7 @@ class Task(Protocol):
         """
         ...
 
-    def loss(self, model: SpikeVideoFormer, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    def loss(self, model: SpikeVideoFormer | Relative, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Scalar to minimise, from what ``model`` made of the clips of a batch."""
         ...
 
@@ -68,7 +69,7 @@ class Task(Protocol):
         ...
 
 
-def get_task(config: SpikeVideoFormerConfig, data: str | Path | None = None) -> Task:
+def get_task(config: SpikeVideoFormerConfig | RelativeConfig, data: str | Path | None = None) -> Task:
     """The task that a network of that configuration is for, by its head.
 
     Parameters

@@ -1,11 +1,15 @@
-"""Which handwritten digit, and which way it moves: the task of :mod:`spikeloom.quantize.digits`."""
+"""Which handwritten digit, and which way it moves: the task of :mod:`spikeloom.quantize.digits`.
+
+A network is asked both, or one of them, as the names of its groups of logits say.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,16 +19,17 @@ from .metrics import wilson
 
 if TYPE_CHECKING:
     from ..models import SpikeVideoFormer, SpikeVideoFormerConfig
+    from ..relatives import Relative, RelativeConfig
 
 __all__ = ["Digits"]
 
-PLACES = {"digit": slice(0, 10), "direction": slice(10, 14)}
-"""Question -> its logits."""
+QUESTIONS = {"digit": 10, "direction": 4}
+"""Question -> its answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """Targets ``digit int64[B]`` and ``direction int64[B]``, outputs ``float[B, classes]`` with both as tasks.
+    """Targets ``digit int64[B]`` and ``direction int64[B]``, outputs ``float[B, classes]``.
 
     Attributes
     ----------
@@ -34,33 +39,38 @@ class Digits:
         Label smoothing.
     direction : float
         Weight of the direction's loss; the digit's is 1.
+    places : dict
+        Question of those that the network is asked -> its logits.
     """
 
     clips: DigitClips
     smoothing: float = 0.05
     direction: float = 0.5
     name: str = "digits"
+    places: dict[str, slice] = field(default_factory=lambda: {"digit": slice(0, 10), "direction": slice(10, 14)})
 
     @classmethod
-    def of(cls, config: SpikeVideoFormerConfig) -> Digits:
+    def of(cls, config: SpikeVideoFormerConfig | RelativeConfig) -> Digits:
         """The task at the network's size; ValueError if its logits are not those of the data set."""
-        if config.task_slices != PLACES or config.height != config.width:
-            sizes = {name: part.stop - part.start for name, part in config.task_slices.items()}
+        places = config.task_slices
+        sizes = {name: part.stop - part.start for name, part in places.items()}
+        if not sizes.items() <= QUESTIONS.items() or config.height != config.width:
             raise ValueError(f"`config` must have square frames and the tasks of moving digits, not `{sizes!r}`")
-        return cls(clips=DigitClips(size=config.height, frames=config.frames))
+        return cls(clips=DigitClips(size=config.height, frames=config.frames), places=places)
 
     def batch(self, indices: range | list[int], split: str, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """See :class:`Task`."""
         frames, digits, directions = self.clips.batch(indices, split, seed)
-        return frames, {"digit": digits, "direction": directions}
+        targets = {"digit": digits, "direction": directions}
+        return frames, {question: targets[question] for question in self.places}
 
-    def loss(self, model: SpikeVideoFormer, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    def loss(self, model: SpikeVideoFormer | Relative, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the cross entropies of ``float[B, classes]`` logits."""
         parts = model.split(outputs.float())
-        digit, direction = (
-            F.cross_entropy(parts[name], targets[name], label_smoothing=self.smoothing)
-            for name in PLACES)
-        return digit + self.direction * direction
+        weights = {"digit": 1.0, "direction": self.direction}
+        losses = [weights[name] * F.cross_entropy(parts[name], targets[name], label_smoothing=self.smoothing)
+                  for name in self.places]
+        return torch.stack(losses).sum()
 
     def evaluate(
         self, predict: Predict, *, n: int = 2000, split: str = "test", seed: int = 0, batch: int = 100
@@ -70,11 +80,11 @@ class Digits:
         Clips are drawn independently, but ``n`` clips show only ``scans`` different handwritten digits, which the
         Wilson interval does not know.
         """
-        hits = dict.fromkeys(PLACES, 0)
+        hits = dict.fromkeys(self.places, 0)
         for start in range(0, n, batch):
             frames, targets = self.batch(range(start, min(n, start + batch)), split, seed)
             logits = predict(frames)
-            for question, place in PLACES.items():
+            for question, place in self.places.items():
                 hits[question] += int((logits[:, place].argmax(-1) == targets[question]).sum())
         report: dict[str, Any] = {"split": split, "seed": seed, "n": n, "scans": min(n, len(scans(split)[1]))}
         for question, count in hits.items():

@@ -30,6 +30,7 @@ from .metrics import topk_hits, wilson
 
 if TYPE_CHECKING:
     from ..models import SpikeVideoFormer, SpikeVideoFormerConfig
+    from ..relatives import Relative, RelativeConfig
 
 __all__ = ["Videos", "listing"]
 
@@ -66,7 +67,7 @@ class Videos:
     name: str = "videos"
 
     @classmethod
-    def of(cls, config: SpikeVideoFormerConfig, root: Path) -> Videos:
+    def of(cls, config: SpikeVideoFormerConfig | RelativeConfig, root: Path) -> Videos:
         """The task at the network's size; DataError if the files or the number of classes do not fit."""
         names = tuple(sorted({label for _, label in listing(root, "train")}))
         if config.head != "class" or config.classes != len(names):
@@ -90,7 +91,7 @@ class Videos:
             raise DataError(f"{path}: its class `{label}` does not occur in the training split")
         return self.names.index(label)
 
-    def loss(self, model: SpikeVideoFormer, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    def loss(self, model: SpikeVideoFormer | Relative, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Cross entropy of ``float[B, classes]`` logits."""
         return F.cross_entropy(outputs.float(), targets["label"], label_smoothing=self.smoothing)
 

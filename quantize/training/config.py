@@ -3,7 +3,7 @@
 ::
 
     [model]
-    config = "digits"        # a named configuration; further keys replace its fields: design = "spatial"
+    config = "digits"        # a named architecture; further keys replace its fields: design = "spatial"
     start = "digits"         # weights to begin with: name in the zoo, or a .safetensors file
 
     [task]                   # fields of the network's task: smoothing = 0.1
@@ -24,8 +24,10 @@ from typing import Any
 
 import tomllib
 
+from ..checkpoints.architectures import named_architecture
 from ..formats import weight_max
 from ..models import SpikeVideoFormerConfig, named_config
+from ..relatives import RelativeConfig
 from ..tasks import Task, get_task
 
 __all__ = ["CONFIGS", "ConfigError", "Evaluation", "Qat", "RunConfig", "Schedule", "load_config"]
@@ -119,7 +121,7 @@ class RunConfig:
     """A training run; `name` is that of its file, `task` holds fields of the network's task that are replaced."""
 
     name: str = "run"
-    model: SpikeVideoFormerConfig = field(default_factory=lambda: named_config("digits"))
+    model: SpikeVideoFormerConfig | RelativeConfig = field(default_factory=lambda: named_config("digits"))
     start: str | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
@@ -191,20 +193,23 @@ def section(cls: Any, table: str, values: Mapping[str, Any]) -> Any:
     return cls(**{key: known[key](value) for key, value in values.items()})
 
 
-def model_section(values: Mapping[str, Any]) -> tuple[SpikeVideoFormerConfig, str | None]:
+def model_section(values: Mapping[str, Any]) -> tuple[SpikeVideoFormerConfig | RelativeConfig, str | None]:
     """Network configuration and where its weights come from."""
     values = dict(values)
     named, start = values.pop("config", "digits"), values.pop("start", None)
-    known = [f.name for f in fields(SpikeVideoFormerConfig)]
+    architecture = named_architecture(named)
+    known = [f.name for f in fields(architecture.config)]
     for key in values:
         if key not in known:
             raise ValueError(f"unknown key `model.{key}`; known: config, start, {', '.join(known)}")
-    plain = named_config(named).to_dict()
-    neuron = values.pop("neuron", {})
-    unknown = sorted(set(neuron) - set(plain["neuron"]))
-    if unknown:
-        raise ValueError(f"unknown key `model.neuron.{unknown[0]}`; known: {', '.join(plain['neuron'])}")
-    return SpikeVideoFormerConfig.from_dict({**plain, **values, "neuron": {**plain["neuron"], **neuron}}), start
+    plain = architecture.config.to_dict()
+    if "neuron" in values:
+        neuron = values["neuron"]
+        unknown = sorted(set(neuron) - set(plain["neuron"]))
+        if unknown:
+            raise ValueError(f"unknown key `model.neuron.{unknown[0]}`; known: {', '.join(plain['neuron'])}")
+        values["neuron"] = {**plain["neuron"], **neuron}
+    return architecture.family.config.from_dict({**plain, **values}), start
 
 
 def _at_least(config: Any, least: int, *names: str) -> None:

@@ -7,14 +7,15 @@ import math
 import torch
 from torch import nn
 
-from ..layers import MSBlock, MSConvBlock, RepConv
+from ..layers import RepConv
 from .config import Schedule
 
 __all__ = ["initialise", "optimiser", "rate_factor"]
 
 
 def initialise(model: nn.Module, *, drive: float = 1.4, branch: float = 0.4) -> None:
-    """Set the batch norm scales: ``drive`` in front of neurons, ``branch`` at the end of branches.
+    """Set the batch norm scales: ``drive`` in front of neurons, ``branch`` at the end of branches, which modules name
+    as their ``branch_norms``.
 
     A balance, found by trial on the moving digits: with a drive of 1 few neurons fire, directions are learnt within
     200 steps and digits hardly; with 2 it is the other way round, for a strongly driven neuron answers at once
@@ -22,10 +23,7 @@ def initialise(model: nn.Module, *, drive: float = 1.4, branch: float = 0.4) -> 
     """
     ends: set[nn.Module] = set()
     for block in model.modules():
-        if isinstance(block, MSConvBlock):
-            ends |= {block.Conv.bn2, block.bn2}
-        elif isinstance(block, MSBlock):
-            ends.update(block.branch_norms)
+        ends.update(getattr(block, "branch_norms", ()))
     inside = {norm for conv in model.modules() if isinstance(conv, RepConv) for norm in conv.modules()}
     for norm in model.modules():
         if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) and norm not in inside:

@@ -23,11 +23,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..convert import load_model
+from ..checkpoints.architectures import build_model
+from ..convert import load_any
 from ..inference import FromPixels, predictor
 from ..model_files import save, versions
 from ..models import SpikeVideoFormer
 from ..qat import QuantizationAware
+from ..relatives import Relative
 from . import checkpoint
 from .checkpoint import Progress
 from .config import ConfigError, RunConfig, load_config
@@ -204,13 +206,13 @@ class _Run:
         return json.loads(json.dumps(report))
 
 
-def _model(config: RunConfig) -> SpikeVideoFormer:
+def _model(config: RunConfig) -> SpikeVideoFormer | Relative:
     """The network with the weights that the run begins with, in training mode."""
-    model = SpikeVideoFormer(config.model)
+    model = build_model(config.model)
     if config.start is None:
         initialise(model, drive=config.schedule.drive, branch=config.schedule.branch)
     else:
-        state = load_model(config.start).state_dict()
+        state = load_any(config.start).state_dict()
         try:
             model.load_state_dict(state)
         except RuntimeError as error:

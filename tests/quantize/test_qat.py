@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spikeloom.network import Lif, Neuron
-from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
+from spikeloom.quantize.checkpoints.architectures import ARCHITECTURES, build_model
+from spikeloom.quantize.models import SpikeVideoFormerConfig, named_config
 from spikeloom.quantize.neurons import LIF, NeuronConfig
 from spikeloom.quantize.qat import QuantizationAware, _NeuronStage, _Straight
 from spikeloom.quantize.quantizer import integer_outputs, quantize
 from spikeloom.quantize.reference import Reference
+from spikeloom.quantize.relatives import RelativeConfig
 
 MICRO = named_config("micro")
+V1: Any = replace(ARCHITECTURES["v1-digits"].config, dim=16, depth=1, height=16, width=16, frames=3)
+V3: Any = replace(ARCHITECTURES["v3-digits"].config, widths=(8, 8, 8, 16), height=16, width=16, frames=2)
 
 
-def clips_for(config: SpikeVideoFormerConfig, seed: int = 0) -> Tensor:
+def clips_for(config: SpikeVideoFormerConfig | RelativeConfig, seed: int = 0) -> Tensor:
     shape = (2, config.frames, config.height, config.width, 3)
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def trained(config: SpikeVideoFormerConfig, weight_bits: int) -> QuantizationAware:
+def trained(config: SpikeVideoFormerConfig | RelativeConfig, weight_bits: int) -> QuantizationAware:
     """After norm statistics of real activity and two quantisation-aware steps that move every parameter."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = SpikeVideoFormer(config)
+        model = build_model(config)
         for module in model.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.momentum = None  # plain average: statistics of real activity
                 nn.init.uniform_(module.weight, 0.5, 1.8)
                 nn.init.uniform_(module.bias, -0.2, 0.9)
-        for parameter in model.head.parameters():
+        for parameter in model.get_submodule("head").parameters():
             nn.init.normal_(parameter, std=0.3)
     for name, parameter in model.named_parameters():
         if name.endswith("attn_bn.weight"):  # scales of both signs
@@ -53,16 +58,17 @@ def trained(config: SpikeVideoFormerConfig, weight_bits: int) -> QuantizationAwa
     return module
 
 
-@pytest.mark.parametrize(("change", "weight_bits"), [
-    ({}, 8), ({"pixel_mean": (0.485, 0.456, 0.406)}, 4), ({"attention": "dot"}, 4),
-    ({"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
-    ({"attention": "dot", "neuron": NeuronConfig(levels=4)}, 8),
-    ({"attention": "hamming", "neuron": NeuronConfig(levels=3)}, 8),
-    ({"design": "hierarchical"}, 8), ({"design": "factorised", "attention": "dot"}, 4),
-    ({"head": "pose", "classes": 6, "tasks": ()}, 8),
-    ({"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4)])
-def test_every_tensor_equals_the_integer_network(change, weight_bits) -> None:
-    config = replace(MICRO, **change)
+@pytest.mark.parametrize(("base", "change", "weight_bits"), [
+    (MICRO, {}, 8), (MICRO, {"pixel_mean": (0.485, 0.456, 0.406)}, 4), (MICRO, {"attention": "dot"}, 4),
+    (MICRO, {"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
+    (MICRO, {"attention": "dot", "neuron": NeuronConfig(levels=4)}, 8),
+    (MICRO, {"attention": "hamming", "neuron": NeuronConfig(levels=3)}, 8),
+    (MICRO, {"design": "hierarchical"}, 8), (MICRO, {"design": "factorised", "attention": "dot"}, 4),
+    (MICRO, {"head": "pose", "classes": 6, "tasks": ()}, 8),
+    (MICRO, {"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4),
+    (V1, {}, 8), (V1, {"mlp_ratio": 1}, 4), (V3, {}, 8), (V3, {"levels": 3}, 4)])
+def test_every_tensor_equals_the_integer_network(base, change, weight_bits) -> None:
+    config = replace(base, **change)
     module, clips = trained(config, weight_bits), clips_for(config, 5)
     assert module.formats is not None
     module.model.eval()
@@ -74,19 +80,21 @@ def test_every_tensor_equals_the_integer_network(change, weight_bits) -> None:
     outputs = integer_outputs(network, clips)
     torch.testing.assert_close(module(clips).double(), outputs, rtol=1e-6, atol=0)
     assert outputs.shape == module.model(module.model.normalise(clips).transpose(0, 1)).shape
-    assert float(expected["ConvBlock2_2.0.conv2.spikes"].double().mean()) > 0.02
+    spikes = [values for name, values in expected.items() if name.endswith(".spikes")]
+    assert float(spikes[len(spikes) // 2].double().mean()) > 0.02
     assert float(outputs.std()) > 0
 
 
-def test_every_parameter_has_a_gradient() -> None:
-    module = trained(MICRO, 8)
+@pytest.mark.parametrize("config", [MICRO, V1, V3])
+def test_every_parameter_has_a_gradient(config) -> None:
+    module = trained(config, 8)
     module.model.zero_grad()
-    module(clips_for(MICRO, 3)).square().sum().backward()
+    module(clips_for(config, 3)).square().sum().backward()
     without = [name for name, parameter in module.model.named_parameters()
-               if parameter.grad is None or not parameter.grad.isfinite().all()]
+               if parameter.requires_grad and (parameter.grad is None or not parameter.grad.isfinite().all())]
     assert without == []
     still = {name for name, parameter in module.model.named_parameters()
-             if not torch.any(torch.as_tensor(parameter.grad))}
+             if parameter.requires_grad and not torch.any(torch.as_tensor(parameter.grad))}
     assert len(still) < 10, still
 
 
@@ -147,4 +155,4 @@ def test_no_gradient_where_numbers_saturate() -> None:
 
 def test_formats_must_be_chosen() -> None:
     with pytest.raises(ValueError, match="`formats` must be chosen before the network runs"):
-        QuantizationAware(SpikeVideoFormer(MICRO))(clips_for(MICRO))
+        QuantizationAware(build_model(MICRO))(clips_for(MICRO))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +44,19 @@ def test_loss_falls_with_the_right_answer() -> None:
     for column, name in ((0, "digit"), (10, "direction")):
         right[torch.arange(5), column + targets[name]] = 5.0
     assert task.loss(model, right, targets) < task.loss(model, torch.zeros(5, 14), targets)
+
+
+def test_digits_alone() -> None:
+    """A network that is asked one question: targets, loss and metrics are those of that one."""
+    config: Any = replace(named_config("micro"), classes=10, tasks=(("digit", 10),))
+    task, model = get_task(config), SpikeVideoFormer(config)
+    clips, targets = task.batch(range(6), "test", 0)
+    assert targets.keys() == {"digit"}
+    outputs, answers = torch.randn(6, 10), torch.from_numpy(targets["digit"])
+    loss = task.loss(model, outputs, {"digit": answers})
+    assert torch.equal(loss, torch.nn.functional.cross_entropy(outputs, answers, label_smoothing=0.05))
+    report = task.evaluate(lambda clips: np.eye(10)[targets["digit"]], n=len(clips))
+    assert (report["digit"]["hits"], report.keys()) == (6, {"split", "seed", "n", "scans", "digit"})
 
 
 def test_other_networks_have_no_such_task() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ import torch
 pytest.importorskip("sklearn")
 
 from spikeloom.network import Network
-from spikeloom.quantize.convert import quantize
+from spikeloom.quantize.checkpoints.architectures import ARCHITECTURES, build_model, family_with
+from spikeloom.quantize.convert import load_any, quantize
 from spikeloom.quantize.inference import FromPixels, integer_predictor, predictor
 from spikeloom.quantize.model_files import load, load_formats
 from spikeloom.quantize.models import named_config
@@ -30,6 +32,9 @@ MICRO = RunConfig(
     model=named_config("micro"), schedule=Schedule(steps=5, batch=4),
     evaluation=Evaluation(clips=8, watch=2, watch_clips=4))
 QAT = replace(MICRO, qat=Qat(weight_bits=4, clips=2, refresh=2, freeze=1.0))
+SMALL: dict[str, Any] = {"height": 16, "width": 16, "frames": 4}
+V1 = replace(MICRO, model=replace(ARCHITECTURES["v1-digits"].config, dim=16, depth=1, **SMALL))
+V3 = replace(MICRO, model=replace(ARCHITECTURES["v3-digits"].config, widths=(8, 8, 8, 16), **SMALL))
 
 
 def weights(directory: Path) -> bytes:
@@ -50,7 +55,7 @@ def test_rate_warms_up_and_ends_at_zero() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
 
 
-@pytest.mark.parametrize("config", [MICRO, QAT], ids=["float", "qat"])
+@pytest.mark.parametrize("config", [MICRO, QAT, V1, V3], ids=["float", "qat", "v1", "v3"])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, config: RunConfig) -> None:
     """Stopped after step 3, between two choices of formats, by Ctrl-C; random numbers drawn meanwhile do not count."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -76,7 +81,7 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
     assert model.config == named_config("micro")
     assert not model.training
     assert load_formats(tmp_path / "model") is None
-    assert stored == {"config": json.loads(json.dumps(model.config.to_dict())), **report}
+    assert stored == {"config": json.loads(json.dumps(model.config.to_dict())), "family": "spikevideoformer", **report}
     assert stored["test"] == MICRO.make_task().evaluate(predictor(FromPixels(model)), n=8)
     names = {row[1] for row in log_of(tmp_path)[1:]}
     assert names == {"train.loss", "train.gradient", "train.rate", "val.digit.accuracy", "val.direction.accuracy"}
@@ -84,6 +89,20 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
         train(MICRO, tmp_path)
     with pytest.raises(ConfigError, match=r"the run was started with another `schedule\.seed`"):
         train(replace(MICRO, schedule=replace(MICRO.schedule, seed=3)), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("config", [V1, V3], ids=["v1", "v3"])
+def test_relatives_are_trained_and_read_back(tmp_path: Path, config: RunConfig) -> None:
+    """All weights move, by their gradient alone, but those that the forward pass does not use."""
+    torch.manual_seed(config.schedule.seed)
+    before = build_model(config.model).state_dict()
+    report = train(replace(config, schedule=replace(config.schedule, decay=0.0)), tmp_path)
+    model = load_any(tmp_path / "model.safetensors")
+    assert (type(model), model.config) == (family_with(config.model).model, config.model)
+    assert report["test"].keys() == {"split", "seed", "n", "scans", *config.model.task_slices}
+    still = {name for name, parameter in model.named_parameters()
+             if name.endswith("weight") and parameter.dim() > 1 and torch.equal(parameter, before[name])}
+    assert still == {name for name in before if "talking_heads" in name}
 
 
 @pytest.mark.parametrize("name", ["walkers", "masks"])
