@@ -1,14 +1,19 @@
-"""Fixtures: a builder of small hand-made networks with random weights; one torch thread."""
+"""Fixtures: a builder of small hand-made networks with random weights; a check of their programs; one torch thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from spikeloom.config import MachineConfig
+from spikeloom.hw.program.compiler import compile_network
+from spikeloom.hw.program.interpreter import Interpreter
+from spikeloom.hw.program.program import Program
 from spikeloom.network import (
     Attend,
     Conv,
@@ -22,6 +27,8 @@ from spikeloom.network import (
     Tensor,
     Upsample,
 )
+from spikeloom.quantize.random_networks import random_clip
+from spikeloom.quantize.reference import Reference
 
 
 class Builder:
@@ -101,6 +108,13 @@ class Builder:
         self._declare(f"{name}.out", "integers" if levels > 1 else kind, channels, *size, levels)
         return Neuron(mode=mode, **{key: f"{name}.{key}" for key in arrays}, **{kind: f"{name}.out"}, **more)
 
+    def stream(self, name: str, **options: Any) -> str:
+        """A convolution that writes the residual tensor `name`, and spikes; returns the spikes."""
+        spikes = self.conv(mode="residual", residual=name, **options)
+        place = self.network.tensors[spikes]
+        self._declare(name, "residual", place.channels, place.height, place.width)
+        return spikes
+
     def _declare(self, name: str, kind: str, channels: int, height: int, width: int, levels: int = 1) -> None:
         self.network.tensors[name] = Tensor(
             name=name, kind=kind, channels=channels, height=height, width=width, levels=levels)
@@ -114,6 +128,29 @@ class Builder:
 @pytest.fixture(scope="session")
 def builder() -> type[Builder]:
     return Builder
+
+
+@pytest.fixture(scope="session")
+def check() -> Callable[..., Program]:
+    return _check
+
+
+def _check(network: Network, config: MachineConfig, seed: int, interleavings: int = 1) -> Program:
+    """Compile, run in program order and with engines interleaved at random, compare every tensor that is stored: as
+    it is, and with everything stored."""
+    clip = random_clip(network, seed)
+    expected = Reference(network).run(clip)
+    program, observed = compile_network(network, config), compile_network(network, config, observe=True)
+    made = {o.output for o in network.operators if isinstance(o, Upsample)}  # nobody makes these
+    assert all(place.stored != (name in made) for name, place in observed.tensors.items())
+    for index in range(-1, interleavings + 1):
+        rng = np.random.default_rng([seed, index]) if index > 0 else None
+        run = observed if index < 0 else program
+        machine = Interpreter(run, clip, rng).run()
+        for name, tensor in expected.items():
+            if run.tensors[name].stored:
+                assert np.array_equal(machine.tensor(name), tensor.numpy()), (seed, index, name)
+    return program
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,14 +14,14 @@ import pytest
 
 from spikeloom.config import MachineConfig, preset
 from spikeloom.hw.isa import CHUNK_COMMON, Core, Engine, Instruction, Opcode, Target, unpack_fields
-from spikeloom.hw.program import compiler, residual
+from spikeloom.hw.program import compiler
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
 from spikeloom.hw.program.layout import Region
 from spikeloom.hw.program.memory import InterpreterError
 from spikeloom.hw.program.program import Program
-from spikeloom.network import Network, NetworkError, Neuron, TemporalAttend, Tensor, Upsample
+from spikeloom.network import Network, NetworkError, Neuron, TemporalAttend, Tensor
 from spikeloom.quantize.random_networks import random_clip, random_network
 from spikeloom.quantize.reference import Reference
 
@@ -39,46 +39,29 @@ MACHINES = {
         line_bytes=512, temporal_unit=True)}
 
 
-def _check(network: Network, config: MachineConfig, seed: int, interleavings: int = 1) -> Program:
-    """Compile, run in both ways, compare every tensor: as it is, and with everything stored."""
-    clip = random_clip(network, seed)
-    expected = Reference(network).run(clip)
-    program, observed = compile_network(network, config), compile_network(network, config, observe=True)
-    made = {o.output for o in network.operators if isinstance(o, Upsample)}  # nobody makes these
-    assert all(place.stored != (name in made) for name, place in observed.tensors.items())
-    for index in range(-1, interleavings + 1):
-        rng = np.random.default_rng([seed, index]) if index > 0 else None
-        run = observed if index < 0 else program
-        machine = Interpreter(run, clip, rng).run()
-        for name, tensor in expected.items():
-            if run.tensors[name].stored:
-                assert np.array_equal(machine.tensor(name), tensor.numpy()), (seed, index, name)
-    return program
-
-
 @pytest.mark.parametrize("seed", range(24))
-def test_random_networks(seed):
+def test_random_networks(check, seed):
     network = random_network(seed)
     for name in ("tiny", "small"):
-        _check(network, MACHINES[name], seed)
+        check(network, MACHINES[name], seed)
 
 
 @pytest.mark.parametrize("name", ["zcu104", "cramped", "wide"])
 @pytest.mark.parametrize("seed", range(100, 108))
-def test_other_machines(seed, name):
-    _check(random_network(seed), MACHINES[name], seed)
+def test_other_machines(check, seed, name):
+    check(random_network(seed), MACHINES[name], seed)
 
 
 @pytest.mark.parametrize("theme", ["pyramid", "frames", "gate", "maximum"])
 @pytest.mark.parametrize(("name", "seed"), [
     ("tiny", 0), ("tiny", 24), ("small", 1), ("zcu104", 2), ("cramped", 10), ("cramped", 16), ("wide", 7),
     ("wide", 25)])
-def test_further_themes(name, seed, theme):
-    _check(random_network(seed, cycles=30_000, theme=theme), MACHINES[name], seed)
+def test_further_themes(check, name, seed, theme):
+    check(random_network(seed, cycles=30_000, theme=theme), MACHINES[name], seed)
 
 
 @pytest.mark.parametrize("name", ["tiny", "cramped", "wide"])
-def test_enlarged_twice(builder, name):
+def test_enlarged_twice(builder, check, name):
     """Four times as large, read twice; on some machines in pieces of a row. The small map has a reader of its own."""
     made = builder("spikes", 9, 12, 36, frames=5)
     small = made.conv(stride=4, kind="residual")
@@ -86,7 +69,7 @@ def test_enlarged_twice(builder, name):
     wide = made.upsample(made.upsample(small))
     made.conv(mode="residual", shortcut=wide)
     made.conv(kernel=3, padding=1, kind="residual", shortcut=wide)
-    program = _check(made.network, MACHINES[name], 1)
+    program = check(made.network, MACHINES[name], 1)
     loads = [i.body for i in program.instructions() if i.opcode is Opcode.LOAD_SHORTCUT]
     assert any(body["count1"] > 1 and body["stride1"] == 0 for body in loads)
     assert {operator.instructions for operator in program.operators if operator.kind == "upsample"} == {0}
@@ -100,11 +83,11 @@ def test_enlarged_output_is_refused(builder):
 
 
 @pytest.mark.parametrize("seed", [2, 8, 11, 12, 28, 72])
-def test_temporal_attention(seed):
+def test_temporal_attention(check, seed):
     """One to six lane groups, heads of 7, 12, 45 channels and of whole words, maps of one tile and of several."""
     network = random_network(seed, theme="temporal")
     for name in ("tiny", "wide") if seed % 8 else ("small", "cramped"):
-        _check(network, MACHINES[name], seed)
+        check(network, MACHINES[name], seed)
 
 
 def test_temporal_attention_is_refused():
@@ -129,10 +112,10 @@ def test_wide_heads_of_temporal_attention_are_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200, 400))
-def test_many_random_networks(seed):
+def test_many_random_networks(check, seed):
     network = random_network(seed)
     for config in MACHINES.values():
-        _check(network, config, seed, interleavings=2)
+        check(network, config, seed, interleavings=2)
 
 
 def test_network_without_arithmetic_in_it(builder):
@@ -149,36 +132,36 @@ def test_network_without_arithmetic_in_it(builder):
     assert np.array_equal(machine.tensor("conv0.out"), clip)
 
 
-def test_wide_rows_are_cut(builder):
+def test_wide_rows_are_cut(builder, check):
     """A row wider than the accumulators."""
     made = builder("spikes", 9, 4, 150, frames=5)
     made.depthwise(made.conv(channels=10, kernel=3, padding=1, stride=1), kernel=7, padding=2)
-    program = _check(made.network, preset("tiny"), 0)
+    program = check(made.network, preset("tiny"), 0)
     assert all(i.body.get("pixels", 0) <= 64 for i in program.instructions())
 
 
-def test_input_too_large_for_the_banks(builder):
+def test_input_too_large_for_the_banks(builder, check):
     """Units of a few words, of a single bit-plane and of a few kernel rows."""
     made = builder("spikes", 20, 6, 24, frames=3)
     planes = made.conv(channels=20, kernel=7, padding=3, kind="planes", stride=2)
     made.depthwise(planes, kernel=7, padding=3)
     made.conv(planes, channels=9, kernel=7, padding=3)
     config = replace(preset("tiny"), spike_depth=74)
-    program = _check(made.network, config, 1)
+    program = check(made.network, config, 1)
     assert any(i.body.get("count1", 0) > 1 and i.body["run"] == 1 for i in program.instructions())
     pixels = builder("pixels", 3, 5, 12, frames=5)
     pixels.conv(kernel=7, padding=3, channels=9)
-    _check(pixels.network, replace(preset("tiny"), spike_depth=400), 2)
+    check(pixels.network, replace(preset("tiny"), spike_depth=400), 2)
 
 
-def test_padding_beyond_the_kernel(builder):
+def test_padding_beyond_the_kernel(builder, check):
     made = builder("spikes", 5, 4, 3)
     made.conv(channels=9, kernel=1, padding=2)
     made.depthwise("conv0.out", kernel=3, padding=5)
-    _check(made.network, preset("tiny"), 2)
+    check(made.network, preset("tiny"), 2)
 
 
-def test_tensors_meet_in_the_layout_of_heads(builder):
+def test_tensors_meet_in_the_layout_of_heads(builder, check):
     """A shortcut between attention and convolutions: all of them in head layout, the consumers' weights too."""
     made = builder("spikes", 24, 4, 5, frames=9)
     query, key, value = (made.conv(channels=24) for _ in range(3))
@@ -188,138 +171,78 @@ def test_tensors_meet_in_the_layout_of_heads(builder):
     made.depthwise(attended)
     made.conv(attended, channels=24, kind="residual", shortcut=stream)
     made.conv(attended, channels=4)
-    program = _check(made.network, preset("tiny"), 3, interleavings=3)
+    program = check(made.network, preset("tiny"), 3, interleavings=3)
     groups = {name: place.group for name, place in program.tensors.items()}
     assert groups["attend5.out"] == groups["depthwise6.out"] == 12
     assert groups[stream] == 24
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_values_wider_than_keys(seed):
-    _check(random_network(seed, theme="wide", cycles=20_000), MACHINES[tuple(MACHINES)[seed]], seed)
+def test_values_wider_than_keys(check, seed):
+    check(random_network(seed, theme="wide", cycles=20_000), MACHINES[tuple(MACHINES)[seed]], seed)
 
 
-def test_integer_values_four_times_as_wide(builder):
+def test_integer_values_four_times_as_wide(builder, check):
     """Words of V whose heads share words of K with others: more output tiles than there are words of K."""
     made = builder("spikes", 12, 5, 4, frames=5)
     query, key, value = (made.conv(channels=c, levels=4) for c in (24, 24, 96))
     attended = made.attend(query, made.keyvalue(key, value, heads=2, bipolar=False), bipolar=False)
     made.conv(attended, channels=9)
     for name in ("tiny", "wide"):
-        program = _check(made.network, MACHINES[name], 1)
+        program = check(made.network, MACHINES[name], 1)
     assert {name: program.tensors[name].group for name in (query, key, value, attended)} == {
         query: 12, key: 12, value: 96, attended: 96}
 
 
-def _block(builder, height=24, width=8, frames=4):
-    """A residual block; its maps are larger than the residual buffer of `tiny`."""
-    made = builder("spikes", 12, height, width, frames)
-    stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
-    made.conv(channels=16)
-    planes = made.depthwise("conv1.out", kernel=5, padding=2, kind="planes")
-    after = made.conv(planes, channels=12, kind="residual", shortcut=stream)
-    made.conv(channels=12, kernel=3, padding=1, kind="residual", shortcut=after)
-    made.conv(channels=3)
-    return made
-
-
-@pytest.mark.parametrize("frames", [4, 11])
-def test_residual_maps_pass_through_a_window(builder, frames):
-    """No residual tensor goes to DDR although none fits the buffer, and no planes."""
-    network = _block(builder, frames=frames).network
-    network.output = "conv5.out"
-    config = replace(preset("tiny"), residual_depth=128 if frames == 4 else 320)
-    program = _check(network, config, 1, interleavings=4)
-    drains = [i.body for i in program.instructions() if i.opcode is Opcode.DRAIN]
-    moves = {i.opcode for i in program.instructions()}
-    stored = {Opcode.STORE_RESIDUAL} if program.tensors["conv4.out"].stored else set()
-    assert moves & {Opcode.LOAD_SHORTCUT, Opcode.STORE_RESIDUAL} == stored
-    items = [d["residual_item"] for d in drains if d["residual"]]
-    assert len(items) > len(set(items))
-    assert any(d["local"] for d in drains)
-
-
-def test_residual_output_is_stored(builder):
-    made = _block(builder)
-    made.network.operators.pop()
-    del made.network.tensors["conv5.out"]
-    made.network.output = "conv4.out"
-    program = _check(made.network, preset("tiny"), 2)
-    assert program.tensors["conv4.out"].stored
-
-
-def test_residual_maps_partly_on_chip(builder, monkeypatch):
-    """Of four words of the first chain one finds room beside the staging; the second chain may take the staging."""
-    monkeypatch.setattr(residual, "can_be_banded", lambda *_: False)  # bands of columns would find room for all
-    made = builder("spikes", 12, 12, 16)
-    for channels in (32, 16):
-        stream = made.conv(channels=channels, kernel=3, stride=2, padding=1, kind="residual")
-        made.conv(channels=channels, stride=2, kind="residual", shortcut=stream)
-    made.conv(channels=3)
-    program = _check(made.network, preset("tiny"), 5, interleavings=4)
-    beats = dict.fromkeys([(opcode, layer) for opcode in (Opcode.STORE_RESIDUAL, Opcode.LOAD_SHORTCUT)
-                           for layer in range(4)], 0)
-    for i in program.instructions():
-        if (i.opcode, i.layer) in beats:
-            beats[i.opcode, i.layer] += i.body["run"] * i.body["count1"] * i.body["count2"]
-    staged = 3 * 6 * 8 * preset("tiny").residual_beats
-    assert list(beats.values()) == [staged, staged, 0, 0, 0, staged, 0, 0]
-
-
-def test_a_spatial_sum_over_several_tiles(builder):
+def test_a_spatial_sum_over_several_tiles(builder, check):
     """Whoever reads the sum must wait for the last tile, though the sum is its row 0."""
     made = builder("spikes", 12, 16, 9)
     stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
     pooled = made.conv(channels=12, mode="residual", pool=True, shortcut=stream)
     made.conv(pooled, channels=7, kind="logits")
     assert 2 * preset("tiny").accumulator_depth < 16 * 9
-    _check(made.network, preset("tiny"), 4)
+    check(made.network, preset("tiny"), 4)
 
 
-def test_a_window_too_small_for_planes_that_are_handed_over():
-    """The operator that finds no room is the depthwise convolution, before the first one that writes the window."""
-    _check(random_network(226), preset("tiny"), 226)
-
-
-def test_planes_of_two_pairs_do_not_fit_the_banks_together(builder):
+def test_planes_of_two_pairs_do_not_fit_the_banks_together(builder, check):
     """The second pair would begin in the midst of a tile of the first: the tiles come one after the other."""
     made = builder("spikes", 40, 32, 8)
     first = made.conv(made.depthwise(kind="planes"), channels=40)
     made.conv(made.depthwise(first, kind="planes"), channels=8)
     with pytest.raises(MappingError, match="spike banks"):
         compiler._compile(made.network, preset("tiny"), observe=False, apart=False)
-    program = _check(made.network, preset("tiny"), 6)
+    program = check(made.network, preset("tiny"), 6)
     assert any(i.body["local"] for i in program.instructions() if i.opcode is Opcode.DRAIN)
 
 
 @pytest.mark.parametrize("seed", [300, 301, 303, 54, 89])
-def test_integer_spikes(seed):
+def test_integer_spikes(check, seed):
     network = random_network(seed, theme="integers", cycles=30_000)
     assert any(tensor.kind == "integers" for tensor in network.tensors.values())
     for name in ("tiny", "cramped"):
-        _check(network, MACHINES[name], seed)
+        check(network, MACHINES[name], seed)
 
 
-def test_integer_spikes_in_pieces(builder):
+def test_integer_spikes_in_pieces(builder, check):
     """Units of a single map; several words of thresholds; pairs of maps of K and V in several COMPUTEs."""
     made = builder("spikes", 20, 6, 8, frames=3)
     first, second = (made.conv(channels=40, levels=levels) for levels in (7, 5))
     attended = made.attend(first, made.keyvalue(first, second, heads=2, bipolar=False), bipolar=False)
     made.conv(attended, channels=9)
     made.depthwise(made.conv(first, channels=40, kernel=3, padding=1, mode="residual", levels=3), kernel=5, padding=2)
-    program = _check(made.network, replace(MACHINES["cramped"], spike_depth=140), 1)
+    program = check(made.network, replace(MACHINES["cramped"], spike_depth=140), 1)
     chunks = [i.body["chunks"] for i in program.instructions() if i.body.get("core") == Core.HAMMING]
     assert set(chunks) == {8, 35 % 8}
-    _check(made.network, MACHINES["wide"], 2)
+    check(made.network, MACHINES["wide"], 2)
 
 
-def test_integer_spikes_keep_their_tables(builder):
+def test_integer_spikes_keep_their_tables(builder, check):
     """The maps of a tensor take turns at each chunk, so tables are filled as often as for binary spikes."""
     fills = []
     for levels in (1, 4):
         made = builder("spikes", 48, 4, 4)
         made.conv(made.conv(channels=48, levels=levels), channels=8, kernel=3, padding=1)
-        program = _check(made.network, preset("tiny"), 1)
+        program = check(made.network, preset("tiny"), 1)
         runs = [i.body for i in program.instructions() if i.opcode is Opcode.COMPUTE and i.layer == 1]
         chunks = sum(body["chunks"] for body in runs)
         assert chunks == levels * 27
@@ -340,14 +263,14 @@ def _table_fills(program: Program, layer: int) -> int:
 
 
 @pytest.mark.parametrize("height", [7, 8])
-def test_integer_spikes_of_a_spatial_sum(builder, height):
+def test_integer_spikes_of_a_spatial_sum(builder, check, height):
     """Of a map that is drained at once; every drain of it sums anew."""
     made = builder("spikes", 12, height, 9)
     stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
     pooled = made.conv(channels=12, mode="residual", pool=True, shortcut=stream, levels=4)
     made.conv(pooled, channels=7, kind="logits")
     if height == 7:
-        _check(made.network, preset("tiny"), 4)
+        check(made.network, preset("tiny"), 4)
     else:
         TestRefusals.refuses(made.network, "^operator conv1: integer spikes of a spatial sum need a map that is "
                                            "drained at once; this one of 72 pixels is not$")

@@ -4,50 +4,21 @@ that are on chip in part, spatial sums one lane group after the other.
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from spikeloom.config import MachineConfig, preset
+from spikeloom.config import preset
 from spikeloom.hw.isa import Opcode
-from spikeloom.hw.program.compiler import compile_network
-from spikeloom.hw.program.interpreter import Interpreter
-from spikeloom.hw.program.program import Program
 from spikeloom.hw.program.residual import Window
-from spikeloom.network import Network
-from spikeloom.quantize.random_networks import random_clip
-from spikeloom.quantize.reference import Reference
-
-
-def _check(network: Network, config: MachineConfig, seed: int, interleavings: int = 2) -> Program:
-    """Compile, run in program order and with engines interleaved at random, compare every tensor that is stored."""
-    clip = random_clip(network, seed)
-    expected = Reference(network).run(clip)
-    for observe in (True, False):
-        program = compile_network(network, config, observe=observe)
-        for index in range(0 if observe else interleavings + 1):
-            machine = Interpreter(program, clip, np.random.default_rng([seed, index]) if index else None).run()
-            for name, tensor in expected.items():
-                if program.tensors[name].stored:
-                    assert np.array_equal(machine.tensor(name), tensor.numpy()), (seed, observe, index, name)
-    return program
-
-
-def _stream(made, name, channels=12, **options):
-    """A convolution that writes the residual stream `name`, and spikes."""
-    out = made.conv(mode="residual", residual=name, channels=channels, **options)
-    place = made.network.tensors[out]
-    made._declare(name, "residual", place.channels, place.height, place.width)
-    return out
 
 
 def _block(builder, frames, height=9, width=20):
     """A block of SpikeVideoFormer: two branches, each added to a stream."""
     made = builder("spikes", 12, 2 * height, 2 * width, frames)
-    spikes = _stream(made, "first", kernel=3, stride=2, padding=1)
+    spikes = made.stream("first", channels=12, kernel=3, stride=2, padding=1)
     planes = made.depthwise(made.conv(spikes, channels=16), kernel=5, padding=2, kind="planes")
-    spikes = _stream(made, "second", source=planes, shortcut="first")
+    spikes = made.stream("second", channels=12, source=planes, shortcut="first")
     wide = made.conv(spikes, channels=16, kernel=3, padding=1)
-    last = _stream(made, "third", source=wide, kernel=3, padding=1, shortcut="second")
+    last = made.stream("third", channels=12, source=wide, kernel=3, padding=1, shortcut="second")
     made.conv(last, channels=3)
     return made
 
@@ -57,11 +28,11 @@ def _bodies(program, opcode, layer):
 
 
 @pytest.mark.parametrize("frames", [11, 4])
-def test_bands(builder, frames):
+def test_bands(builder, check, frames):
     """Columns beyond the edge of a band are made for both; the stream never leaves the chip."""
     network = _block(builder, frames).network
     groups = -(-frames // 4)
-    program = _check(network, replace(preset("tiny"), residual_depth=280 * groups + 4), 1)
+    program = check(network, replace(preset("tiny"), residual_depth=280 * groups + 4), 1)
     assert not {i.opcode for i in program.instructions()} & {Opcode.LOAD_SHORTCUT, Opcode.STORE_RESIDUAL}
     columns = {layer: {(b["x"], b["x"] + b["cols"]) for b in _bodies(program, Opcode.COMPUTE, layer)}
                for layer in (1, 4, 5)}
@@ -70,23 +41,23 @@ def test_bands(builder, frames):
     assert columns == {1: {(0, 14), (6, 20)}, 4: {(0, 11), (9, 20)}, 5: {(0, 10), (10, 20)}}
 
 
-def test_lane_groups_in_one_pass(builder):
+def test_lane_groups_in_one_pass(builder, check):
     """Tables are filled once for the rows of all three groups; a tile of the widest operators would not fit."""
     network = _block(builder, 11).network
-    program = _check(network, replace(preset("tiny"), residual_depth=844), 2)
+    program = check(network, replace(preset("tiny"), residual_depth=844), 2)
     rows = {layer: max(b["rows"] for b in _bodies(program, Opcode.COMPUTE, layer)) for layer in (1, 4, 5)}
     assert rows == {1: 2, 4: 2, 5: 6}
     assert {b["height"] for b in _bodies(program, Opcode.COMPUTE, 5)} == {27}
 
 
-def test_a_stream_is_on_chip_in_part(builder):
+def test_a_stream_is_on_chip_in_part(builder, check):
     made = builder("spikes", 24, 6, 7, frames=9)
-    _stream(made, "first", channels=20, kernel=3, padding=1)
+    made.stream("first", channels=20, kernel=3, padding=1)
     spikes = made.conv("input", channels=40, kernel=3, padding=1)
     made.conv("input", stride=2)  # among maps of another size no window rolls
-    made.conv(_stream(made, "second", channels=20, source=spikes, shortcut="first"), channels=3)
+    made.conv(made.stream("second", channels=20, source=spikes, shortcut="first"), channels=3)
     config = replace(preset("tiny"), residual_depth=340)
-    program = _check(made.network, config, 3, interleavings=4)
+    program = check(made.network, config, 3, interleavings=4)
     items = [b["residual_item"] for b in _bodies(program, Opcode.DRAIN, 0)]
     assert any(item < 126 for item in items)  # a word of 42 pixels and three lane groups
     assert any(item >= 170 for item in items)  # staging
@@ -108,13 +79,13 @@ def test_a_window_on_a_band():
     assert [window.rows_left(row) for row in range(4)] == [3, 2, 1, 4]
 
 
-def test_sums_of_one_lane_group_after_the_other(builder):
+def test_sums_of_one_lane_group_after_the_other(builder, check):
     """The input of all lane groups does not fit the banks; potentials of all words are kept meanwhile."""
     made = builder("spikes", 12, 8, 9, frames=11)
     pooled = made.conv(made.conv(channels=40), channels=30, mode="residual", pool=True)
     made.conv(pooled, channels=7, kind="logits")
     config = replace(preset("tiny"), spike_depth=640)
-    program = _check(made.network, config, 4)
+    program = check(made.network, config, 4)
     carries = [b["carry"] for b in _bodies(program, Opcode.DRAIN, 1)]
     assert set(carries) == {0, 1, 2, 3}
     loads = {b["offset"] for b in _bodies(program, Opcode.LOAD, 1)}

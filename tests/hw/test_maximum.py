@@ -78,6 +78,23 @@ def test_of_other_values(builder, kind):
     agree(made.network, NARROW, observe=True)
 
 
+def test_planes_are_not_handed_over(builder):
+    """A depthwise convolution and the 1 x 1 behind it are made as one; not if that has a maximum behind it."""
+    made = builder("spikes", 20, 8, 8, frames=5)
+    made.maximum(made.depthwise(kind="planes"), kernel=1, padding=0)
+    made.network.arrays["maximum1.shift"] += 4
+    agree(made.network, preset("tiny"))
+
+
+def test_a_stream_too_wide_for_a_window(builder):
+    """Among convolutions this stream would be made in bands of columns; a maximum makes whole rows."""
+    made = builder("spikes", 12, 18, 40, frames=11)
+    spikes, residual = made.maximum(channels=12)
+    made.conv(spikes, channels=12, kernel=3, padding=1, mode="residual", shortcut=residual)
+    made.conv(channels=3)
+    agree(made.network, replace(preset("tiny"), residual_depth=844))
+
+
 def test_nothing_but_drains(builder):
     """Nine places of a window: nine COMPUTEs and one that adds nothing; two DRAINs of a place but the first."""
     made = builder("spikes", 8, 8, 8, frames=2)
