@@ -215,7 +215,7 @@ CHUNK_COMMON: tuple[BitField, ...] = (
        "of the others is 0"),
     _f("reserved", 3),
     _f("operand", 16, "row of the weight buffer; Hamming: mask of valid rows (channels of K); temporal: channels of a "
-       "head"))
+       "head x levels of Q"))
 CHUNK_BANK: tuple[BitField, ...] = (
     _f("offset", 20, "added to the position's address", signed=True), _f("dy", 5, "added to y", signed=True),
     _f("dx", 5, "added to x", signed=True), _f("enable", 1, "0: the bank reads as zero"), _f("reserved", 1))

@@ -105,7 +105,7 @@ def accumulate(stage: FloatStage, values: Mapping[str, Tensor], dtype: torch.dty
     if stage.kind == "temporal":
         assert stage.scale is not None
         q, k, v = (split_pixels(values[n].to(dtype), stage.heads) for n in stage.inputs)
-        q, k = (2 * q - 1, 2 * k - 1) if stage.bipolar else (q, k)
+        q, k = (2 * x - stage.levels if stage.bipolar else x for x in (q, k))
         y = (q @ k.transpose(-2, -1) @ v).permute(3, 0, 1, 4, 2).reshape(x.shape)
         return y * _per_channel(stage.scale, dtype)
     assert stage.weight is not None

@@ -14,7 +14,8 @@ nothing here is the power of an FPGA. What a clip of T frames costs, taps on the
     attend               bipolar: T*C*H*W * E x levels of Q; else spikes of Q x E             T*C*H*W * E of Q
                          D, E: head widths of K, V
     temporalattend       spikes of V x T, and for the scores               T*C*H*W * 2 T
-                         bipolar: T*C*H*W * T; else pairs of spikes of Q and K in all pairs of frames
+                         bipolar: T*C*H*W * T x levels of Q and of K; else pairs of spikes of Q and K in all pairs of
+                         frames
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def _count(network: Network, operator: Operator, values: Mapping[str, NDArray[An
         query, key, value = (values[name] for name in (operator.query, operator.key, operator.value))
         frames = len(query)
         pairs = (query.sum(axis=0, dtype=np.int64) * key.sum(axis=0, dtype=np.int64)).sum()
-        found = int(value.sum()) * frames + (query.size * frames if operator.bipolar else int(pairs))
+        levels = network.tensors[operator.query].levels * network.tensors[operator.key].levels
+        found = int(value.sum()) * frames + (query.size * frames * levels if operator.bipolar else int(pairs))
         return OperatorEnergy(operator=name, accumulates=found, macs=0, twin_macs=2 * query.size * frames)
     if isinstance(operator, Upsample):
         return OperatorEnergy(operator=name, accumulates=0, macs=0, twin_macs=0)

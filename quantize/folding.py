@@ -24,8 +24,6 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from spikeloom.network import NetworkError
-
 from .heads import LEVELS, Pyramid
 from .layers import (
     MSMLP,
@@ -67,7 +65,7 @@ class FloatStage:
         scale: float64[C], attend and temporal only.
         pad: float64[3] codes around pixels.
         heads, bipolar: Of keyvalue, attend and temporal.
-        levels: Of the spikes that keyvalue and attend read.
+        levels: Of the spikes that keyvalue, attend and temporal read.
         per_frame: Of keyvalue and attend: K^T V is one of each frame.
         mode: direct, residual, planes or logits.
         neuron: What fires on the value, None if nothing does.
@@ -361,9 +359,6 @@ class _Folder(Folder):
             made[part] = self.conv(*last, neuron=self.neuron_of(module, f"{part}_lif"))
         bipolar = module.bipolar
         largest = max(self.largest[spikes] for spikes in made.values())
-        if largest > 1 and module.scope == "pixel":
-            raise NetworkError(f"operator {name}: attention over time is of binary spikes, not of integer spikes of "
-                               f"{largest} levels; use a `design` without it")
         common: dict[str, object] = {"heads": module.heads, "bipolar": bipolar, "levels": largest}
         if module.attn_bn is not None:
             scale, bias = batch_norm(module.attn_bn)

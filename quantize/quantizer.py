@@ -255,11 +255,12 @@ class _Quantizer:
         assert stage.bias is not None
         scale = stage.scale.numpy()
         unit = 1 / np.maximum(np.abs(scale), SMALLEST_SCALE)
-        tokens = self.network.frames * size[0] * size[1]
         query = self.network.tensors[stage.inputs[0]]
         levels = query.levels  # and of key and value
+        tokens = self.network.frames * (1 if stage.kind == "temporal" else size[0] * size[1])
+        rounding = 0 if stage.kind == "temporal" else 1 << 14  # of limbs
         most = (1 << (CURRENT_BITS - 1)) - 1 - query.channels // stage.heads * levels * (
-            tokens * levels ** 2 + (1 << 14))
+            tokens * levels ** 2 + rounding)
         arrays: dict[str, NDArray[Any]] = {"bias": (stage.bias.numpy() * unit).clip(-most, most)}
         if (scale < 0).any():
             arrays["negate"] = (scale < 0).astype(np.float64)

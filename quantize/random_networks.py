@@ -18,6 +18,7 @@
     wide       hamming, dot or frames with V wider or narrower than K; only if asked for
     integers   one of residual, separable, planes, dot, most of whose neurons, and those of all other segments but the
                head's, fire integer spikes; only if asked for
+    timed      temporal, with the neurons of integers; only if asked for
 
 with kernels, strides, paddings, neuron variants, thresholds, shifts and weights over their legal ranges. Features take
 turns with the seed (`seed % len(THEMES)` is present for certain, `seed // len(THEMES) % len(PROFILES)` decides what is
@@ -64,7 +65,7 @@ from .reference import Reference, neuron_stage
 THEMES = ("pixels", "residual", "separable", "hamming", "dot", "planes", "head", "plain")
 """Segment that a network is sure to have, by `seed % len(THEMES)`."""
 
-FURTHER_THEMES = ("temporal", "frames", "pyramid", "integers", "gate", "maximum", "wide")
+FURTHER_THEMES = ("temporal", "frames", "pyramid", "integers", "gate", "maximum", "wide", "timed")
 """Segments that only networks have that are asked for them; these have neurons without memory as well."""
 
 MAXIMUM_SHIFT = 8
@@ -167,7 +168,9 @@ def _cost(network: Network, operator: Operator) -> int:
     if isinstance(operator, TemporalAttend):
         query = network.tensors[operator.query]
         words = operator.heads * -(-(query.channels // operator.heads) // 8)
-        return words * (words // operator.heads + 1) * network.frames * lanes * query.height * query.width
+        levels, others = query.levels, network.tensors[operator.key].levels * network.tensors[operator.value].levels
+        columns = words // operator.heads * levels + 1
+        return words * columns * others * network.frames * lanes * query.height * query.width
     if isinstance(operator, Attend):
         query = network.tensors[operator.query]
         source = network.producer(operator.keyvalue)
@@ -218,8 +221,8 @@ class _Builder:
         rng, self.theme = self.rng, theme
         segments = {
             "plain": self.plain, "residual": self.residual, "separable": self.separable, "planes": self.planes,
-            "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal, "frames": self.frames,
-            "pyramid": self.pyramid,
+            "hamming": self.hamming, "dot": self.dot, "temporal": self.temporal, "timed": self.temporal,
+            "frames": self.frames, "pyramid": self.pyramid,
             "integers": self.integers, "gate": self.gate, "maximum": self.maximum, "wide": self.wide}
         self.source(theme)
         sections = [theme] if theme not in ("pixels", "head") else []
@@ -504,7 +507,7 @@ class _Builder:
                   "logits": mode == "logits"}
         size = (shape[0], 1, 1) if mode == "pool" else shape
         levels = 1
-        if self.theme == "integers" and fires and mode != "pool" and rng.random() < 0.8:
+        if self.theme in ("integers", "timed") and fires and mode != "pool" and rng.random() < 0.8:
             levels, lif = int(rng.integers(2, LEVELS_MAX + 1)), replace(lif, leak="memoryless")
         made = {kind: self.declare(f"{name}.{kind}", kind, *size) for kind, yes in wanted.items() if yes}
         if levels > 1:

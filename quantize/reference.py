@@ -193,7 +193,7 @@ class Reference:
         dtype = exact_type(operator.name, self.bounds[operator.name])
         q, k, v = (split_pixels(x, operator.heads).to(dtype) for x in tensors)
         if operator.bipolar:
-            q, k = 2 * q - 1, 2 * k - 1
+            q, k = (2 * x - self.network.tensors[n].levels for x, n in ((q, operator.query), (k, operator.key)))
         y = _integers(operator.name, q @ k.transpose(-2, -1) @ v)
         t, b, c, h, w = tensors[0].shape
         return y.permute(3, 0, 1, 4, 2).reshape(t, b, c, h, w)

@@ -11,7 +11,8 @@ an output channel,
     pixels      -255 N              255 P
     attention   -D L B              D L B             D channels of K per head, B = largest |M_ij| with its limb
                                                       rounding, L = levels of the query
-    temporal    -T D (AND: 0)       T D               T frames, scores of magnitude at most D
+    temporal    -T D L (AND: 0)     T D L             T frames, D channels per head, L = product of the levels of
+                                                      query, key and value
 
 A maximum lies within the bound of what it is taken of; since the machine makes it of differences of residuals, what it
 is taken of must not lie below the least residual.
@@ -131,8 +132,9 @@ def _prove(network: Network, operator: Accumulating | KeyValue) -> Bounds:
         high = np.full(network.tensors[operator.keyvalue].channels, magnitude, dtype=np.int64)
         low = -high
     elif isinstance(operator, TemporalAttend):
-        channels = network.tensors[operator.query].channels
-        magnitude = network.frames * channels // operator.heads
+        query, key, value = (network.tensors[n] for n in (operator.query, operator.key, operator.value))
+        channels = query.channels
+        magnitude = network.frames * channels // operator.heads * query.levels * key.levels * value.levels
         high = np.full(channels, magnitude, dtype=np.int64)
         low = -high if operator.bipolar else 0 * high
     else:

@@ -184,7 +184,8 @@ class Attend:
 class TemporalAttend:
     """Attention from frame to frame within a pixel and head: acc[t, c] = sum_s S[t, s] * value[s, c] over all frames s,
     with S[t, s] = D - 2*popcount(query_t ^ key_s) if bipolar (Hamming), else popcount(query_t & key_s); D = C / heads,
-    channel c belongs to head c // D."""
+    channel c belongs to head c // D. Of integer spikes: S[t, s] = sum (2 query_t - levels of query) (2 key_s - levels
+    of key) over the channels of the head, otherwise sum query_t key_s."""
 
     name: str
     query: str
@@ -465,7 +466,7 @@ def _accumulator_shape(network: Network, operator: Accumulating) -> tuple[int, i
     if isinstance(operator, TemporalAttend):
         query, key, value = (network.tensors[n] for n in (operator.query, operator.key, operator.value))
         shape = query.channels, query.height, query.width
-        if {query.kind, key.kind, value.kind} != {"spikes"}:
+        if not {query.kind, key.kind, value.kind} <= set(SPIKING):
             _fail(operator, "query, key and value must be spikes")
         if any((other.channels, other.height, other.width) != shape for other in (key, value)):
             _fail(operator, "query, key and value differ in shape")

@@ -9,7 +9,9 @@ planes 8, integer spikes as many as they have levels: they are the sum of that m
     attend      T * Cv * H  * W  * D * P                  on the array, D = head width of K; limbs not counted
     depthwise   T * C  * Ho * Wo * k * k * P              in the depthwise unit
     keyvalue    T * Cv * H  * W  * D * P of K * P of V    in the Hamming unit
-    temporal    T * C  * H  * W  * 2 T                    in the temporal unit: scores of T frames, sums over T frames
+    temporal    T * C  * H  * W  * T * (P of Q * P of K + P of V)    in the temporal unit: scores of T frames, sums over
+                                                          T frames; it makes scores again for each level of V, and
+                                                          adds a sum for each level of K
     upsample    0                                         copies
 
 Taps that fall on the padding count as well.
@@ -46,7 +48,8 @@ def additions(network: Network, operator: Operator) -> int:
     elif isinstance(operator, TemporalAttend):
         source = network.tensors[operator.query]
         rows, columns = source.height, source.width
-        per_pixel = source.channels * 2 * network.frames
+        levels = source.levels * network.tensors[operator.key].levels + network.tensors[operator.value].levels
+        per_pixel = source.channels * levels * network.frames
     else:
         name, state = ((operator.key, operator.output) if isinstance(operator, KeyValue)
                        else (operator.query, operator.keyvalue))

@@ -200,18 +200,26 @@ def test_attention_on_integer_spikes_reaches_its_bound(bipolar):
     assert reference.bounds["attend"].accumulator[1] == 3 * 5 * (16 * 25 + 64)
 
 
-@pytest.mark.parametrize(("bipolar", "low"), [(True, -15), (False, 0)])
-def test_temporal_attention_reaches_its_bound(bipolar, low):
-    """Three channels per head and five frames: a score is at most 3, a sum at most 15; lowest where no bit agrees."""
+@pytest.mark.parametrize("levels", [(1, 1), (7, 3)])
+@pytest.mark.parametrize("bipolar", [True, False])
+def test_temporal_attention_reaches_its_bound(bipolar, levels):
+    """Three channels per head and five frames: a score is at most 3, a sum at most 15; lowest where no bit agrees.
+
+    `levels` of query and value, and of key.
+    """
     network = attention(2, 2, 3, frames=5)
-    network.tensors["key"] = replace(network.tensors["in"], name="key")
+    network.tensors["in"], network.tensors["key"] = (
+        replace(network.tensors["in"], name=name, kind="integers" if most > 1 else "spikes", levels=most)
+        for name, most in zip(("in", "key"), levels, strict=True))
+    high = 15 * levels[0] ** 2 * levels[1]
+    low = -high if bipolar else 0
     attend = TemporalAttend(name="temporal", query="in", key="key", value="in", heads=2, bipolar=bipolar,
                             neuron=network.operators[1].neuron)
     network.operators[:] = [attend]
     network.given = ("key",)
-    assert prove_bounds(network)["temporal"].accumulator == (low, 15)
-    ones = torch.ones((5, 1, 6, 2, 2), dtype=torch.bool)
-    for key, expected in ((ones, 15), (~ones, low)):
-        found = Reference(network).accumulate(attend, {"in": ones, "key": key})
+    assert prove_bounds(network)["temporal"].accumulator == (low, high)
+    ones = torch.ones((5, 1, 6, 2, 2), dtype=torch.uint8)
+    for key, expected in ((levels[1], high), (0, low)):
+        found = Reference(network).accumulate(attend, {"in": ones * levels[0], "key": ones * key})
         assert found.shape == ones.shape
         assert (found == expected).all()

@@ -31,8 +31,10 @@ def test_additions(seed: int, theme: str) -> None:
             counted *= network.tensors[operator.query].levels
             engine = "array"
         elif isinstance(operator, TemporalAttend):  # a score takes its head's channels, a sum all frames
-            scores = network.frames ** 2 * tensors[operator.query][0].numel()
-            counted, engine = scores + accumulators[operator.name].numel() * network.frames, "temporal"
+            query, key, value = (network.tensors[n].levels for n in (operator.query, operator.key, operator.value))
+            scores = network.frames ** 2 * tensors[operator.query][0].numel() * query * key
+            sums = accumulators[operator.name].numel() * network.frames * value
+            counted, engine = scores + sums, "temporal"
         else:
             levels = network.tensors[operator.input].levels
             bits = levels if levels > 1 or tensors[operator.input].dtype == torch.bool else 8

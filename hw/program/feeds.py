@@ -234,6 +234,16 @@ class SpikeFeed:
                             self.planes * beat, words, word_step * plane)
         return Transfer(self.place, self.place.offset + start, pixels * self.planes, words, word_step * plane)
 
+    def level_transfer(self, split: Split, unit: Unit, words: int, levels: int) -> Transfer:
+        """The unit's rows of `levels` maps of `words` words of spikes, from its word and map on: all words of a map,
+        then those of the next."""
+        g, beat = self.geometry, self.config.beat_bytes
+        level = g.height * g.width * beat
+        start = ((unit.lane_group * self._tensor_words + unit.word) * self.planes + unit.plane) * level
+        start += self._first_row(split, unit) * g.width * beat
+        return Transfer(self.place, self.place.offset + start, self.input_rows(split) * g.width, words,
+                        self.planes * level, levels, level)
+
     def _rows_in_turn(self, split: Split, unit: Unit, word: int) -> Transfer:
         """The unit's rows of a word, of all lane groups in turn."""
         g, beat = self.geometry, self.config.beat_bytes

@@ -14,18 +14,21 @@ from spikeloom.config import preset
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.interpreter import Interpreter
 from spikeloom.network import Attend, KeyValue, TemporalAttend
-from spikeloom.quantize.calibration import run_float
+from spikeloom.quantize.calibration import calibrate, run_float
 from spikeloom.quantize.folding import fold, repconvs
+from spikeloom.quantize.formats import choose_formats
 from spikeloom.quantize.layers import DESIGNS, Attention, MSAttention, MSBlock, RepConv
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
 from spikeloom.quantize.neurons import LIF, NeuronConfig
-from spikeloom.quantize.quantizer import quantize
+from spikeloom.quantize.quantizer import build_network, quantize
 from spikeloom.quantize.reference import Reference
 
 MICRO = replace(named_config("micro"), frames=3, height=8, width=8)
 CLIPS = torch.randint(0, 256, (4, 3, 8, 8, 3), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
-CASES = [*((design, attention) for design in DESIGNS for attention in ("hamming", "dot")),
-         ("joint", "hamming/2C"), ("factorised", "hamming/8")]
+CASES = [*((design, attention, 1) for design in DESIGNS for attention in ("hamming", "dot")),
+         ("joint", "hamming/2C", 1), ("factorised", "hamming/8", 1),
+         ("factorised", "hamming", 4), ("hierarchical", "dot", 3)]
+"""Design, attention, levels of spikes."""
 
 
 def make(config: SpikeVideoFormerConfig) -> SpikeVideoFormer:
@@ -46,9 +49,9 @@ def make(config: SpikeVideoFormerConfig) -> SpikeVideoFormer:
     return model.eval()
 
 
-@pytest.mark.parametrize(("design", "attention"), CASES)
-def test_folding_is_the_model_and_quantisation_is_close(design: str, attention: str) -> None:
-    model = make(replace(MICRO, design=design, attention=attention))
+@pytest.mark.parametrize(("design", "attention", "levels"), CASES)
+def test_folding_is_the_model_and_quantisation_is_close(design: str, attention: str, levels: int) -> None:
+    model = make(replace(MICRO, design=design, attention=attention, neuron=NeuronConfig(levels=levels)))
     config = model.config
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (config.pixel_mean, config.pixel_std))
     pixels = ((CLIPS.double() / 255 - mean) / std).movedim(-1, -3).movedim(1, 0)
@@ -72,7 +75,8 @@ def test_folding_is_the_model_and_quantisation_is_close(design: str, attention: 
         if isinstance(operator, (KeyValue, Attend, TemporalAttend)):
             assert operator.bipolar == (attention != "dot")
         if not isinstance(operator, KeyValue) and operator.neuron.lif is not None:
-            assert (operator.neuron.lif.leak == "memoryless") == (design == "spatial")
+            assert (operator.neuron.lif.leak == "memoryless") == (design == "spatial" or levels > 1)
+            assert operator.neuron.levels == levels
     local = [layer.local for layer in report.layers if layer.local is not None]
     assert min(local) > 0.95
     assert np.mean(local) > 0.99
@@ -146,6 +150,17 @@ def test_batch_norm_takes_the_factor_out() -> None:
     assert float(made["hamming/8", 8].detach().std()) > 0.1
 
 
+def test_biases_over_time_do_not_depend_on_the_map() -> None:
+    """Attention over time sums over frames only, so a large map leaves biases as much room as a small one."""
+    stages = fold(make(replace(MICRO, design="factorised", neuron=NeuronConfig(levels=4))))
+    formats = choose_formats(stages, *calibrate(stages, CLIPS), weight_bits=8)
+    small, large = (build_network(stages, formats, (3, size, size)) for size in (8, 1024))
+    biases = [o.neuron.bias for o in small.operators if isinstance(o, TemporalAttend)]
+    assert len(biases) == 2
+    for name in biases:
+        assert np.array_equal(small.arrays[name], large.arrays[name])
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"`design` must be one of joint, .*, factorised, not `'late'`"):
         replace(MICRO, design="late")
@@ -153,12 +168,14 @@ def test_errors() -> None:
         Attention(6, heads=2, attention="hamming", neuron=NeuronConfig(), scope="row")
 
 
-@pytest.mark.parametrize(("design", "attention"), [
-    *((design, "hamming") for design in DESIGNS if design != "joint"), ("neuron", "dot"), ("factorised", "dot")])
-def test_the_machine_runs_it(design: str, attention: str) -> None:
+@pytest.mark.parametrize(("design", "attention", "levels"), [
+    *((design, "hamming", 1) for design in DESIGNS if design != "joint"), ("neuron", "dot", 1),
+    ("factorised", "dot", 1), ("factorised", "dot", 4), ("hierarchical", "hamming", 3)])
+def test_the_machine_runs_it(design: str, attention: str, levels: int) -> None:
     """Program, engines interleaved at random, against the reference; two lane groups."""
     clips = CLIPS[:, [0, 1, 2, 2, 1]]
-    network, _ = quantize(make(replace(MICRO, design=design, attention=attention)), clips)
+    config = replace(MICRO, design=design, attention=attention, neuron=NeuronConfig(levels=levels))
+    network, _ = quantize(make(config), clips)
     program = compile_network(network, replace(preset("small"), lanes=4, word_channels=8))
     machine = Interpreter(program, clips[1].numpy(), np.random.default_rng(0)).run()
     for name, tensor in Reference(network).run(clips[1]).items():

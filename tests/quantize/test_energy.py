@@ -45,8 +45,9 @@ def brute_force(network: Network, operator: Any, values: dict[str, np.ndarray]) 
         return int(pairs), int(np.einsum("thip,thjp->", np.ones_like(key), np.ones_like(value)))
     if isinstance(operator, TemporalAttend):
         query, key, value = (values[name].astype(np.int64) for name in (operator.query, operator.key, operator.value))
-        pairs = np.einsum("tcyx,scyx->", np.ones_like(query) if operator.bipolar else query,
-                          np.ones_like(key) if operator.bipolar else key)
+        levels = (network.tensors[name].levels for name in (operator.query, operator.key))
+        pairs = np.einsum("tcyx,scyx->", *(
+            np.full_like(x, most) if operator.bipolar else x for x, most in zip((query, key), levels, strict=True)))
         return int(pairs + np.einsum("tcyx,scyx->", np.ones_like(query), value)), 2 * query.size * len(query)
     assert isinstance(operator, Attend)
     query = values[operator.query]
@@ -75,9 +76,9 @@ def test_kinds_of_operators_are_covered() -> None:
     assert kinds == {Conv, Depthwise, KeyValue, Attend}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_temporal_attention_is_counted(seed: int) -> None:
-    network = random_network(seed, theme="temporal", channels=12, size=5, frames=(4,))
+@pytest.mark.parametrize(("seed", "theme"), [(1, "temporal"), (2, "temporal"), (0, "timed"), (4, "timed")])
+def test_temporal_attention_is_counted(seed: int, theme: str) -> None:
+    network = random_network(seed, theme=theme, channels=12, size=5, frames=(4,))
     values = {name: tensor.numpy() for name, tensor in Reference(network).run(random_clip(network, seed)).items()}
     index = next(i for i, o in enumerate(network.operators) if isinstance(o, TemporalAttend))
     found = count(network, values)[index]

@@ -294,7 +294,7 @@ def test_refused_networks(change, message):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({}, None), ({"key": "p0"}, "operator attend: query, key and value must be spikes"),
+    ({}, None), ({"key": "s5"}, None), ({"key": "p0"}, "operator attend: query, key and value must be spikes"),
     ({"value": "pixels"}, "operator attend: query, key and value must be spikes"),
     ({"key": "s4"}, "operator attend: query, key and value differ in shape"),
     ({"heads": 3}, "operator attend: 3 heads do not divide 4 channels"),
@@ -302,13 +302,17 @@ def test_refused_networks(change, message):
     ({"key": "s3"}, "operator attend: input s3 is not made by an earlier operator")])
 def test_temporal_attention(tmp_path, change, message):
     network = small()
-    network.tensors["s4"], network.given = tensor("s4", "spikes", 8), ("s4",)
+    network.tensors["s4"], network.given = tensor("s4", "spikes", 8), ("s4", "s5")
+    network.tensors["s5"] = replace(tensor("s5", "integers", 4), levels=3)
     attend = {"query": "s1", "key": "s0", "value": "s1", "heads": 2} | change
     network.operators[4] = TemporalAttend(
         name="attend", bipolar=False, neuron=network.operators[4].neuron, **attend)
     if message is not None:
         with pytest.raises(NetworkError, match=message):
             network.check()
+        return
+    if change:
+        network.check()
         return
     network.given = ()
     network.save(tmp_path)

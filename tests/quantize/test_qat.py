@@ -63,6 +63,7 @@ def trained(config: SpikeVideoFormerConfig | RelativeConfig, weight_bits: int) -
     (MICRO, {"neuron": NeuronConfig(leak="half", reset="soft", strict=True)}, 8),
     (MICRO, {"attention": "dot", "neuron": NeuronConfig(levels=4)}, 8),
     (MICRO, {"attention": "hamming", "neuron": NeuronConfig(levels=3)}, 8),
+    (MICRO, {"design": "hierarchical", "neuron": NeuronConfig(levels=3)}, 8),
     (MICRO, {"design": "hierarchical"}, 8), (MICRO, {"design": "factorised", "attention": "dot"}, 4),
     (MICRO, {"head": "pose", "classes": 6, "tasks": ()}, 8),
     (MICRO, {"head": "segment", "classes": 3, "tasks": (), "head_width": 8, "strides": (2, 2, 1, 2, 1)}, 4),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeloom.bounds import prove_bounds
-from spikeloom.network import SPIKING, Attend, Conv, Network, NetworkError
+from spikeloom.network import SPIKING, Attend, Conv, Network
 from spikeloom.quantize.calibration import calibrate, run_float
 from spikeloom.quantize.folding import fold, fold_pixels, fold_repconv, repconvs
 from spikeloom.quantize.formats import Formats, choose_formats, choose_fraction, choose_step
@@ -86,14 +86,6 @@ def test_folding_is_the_model_in_float64(model, form):
     found = run_float(fold(model, unfused=choice(form)), clips, dtype=torch.float64)["head.logits"] / config.frames
     assert float((found - expected).abs().max()) < 1e-9
     assert float(expected.std()) > 0.1
-
-
-@pytest.mark.parametrize("attention", ["hamming", "dot"])
-def test_integer_spikes_are_not_for_attention_over_time(attention):
-    config = replace(MICRO, neuron=replace(MICRO.neuron, levels=3), attention=attention, design="hierarchical")
-    with pytest.raises(NetworkError, match=r"^operator block3.0.attn_time: attention over time is of binary spikes, "
-                                           "not of integer spikes of 3 levels"):
-        fold(SpikeVideoFormer(config).eval())
 
 
 def test_thresholds_of_integer_spikes(model, quantized):

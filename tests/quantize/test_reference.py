@@ -42,7 +42,10 @@ def naive(network: Network, clip: np.ndarray) -> dict[str, np.ndarray]:
             levels = network.tensors[operator.query].levels
             accumulator = naive_attend(operator, values[operator.query], values[operator.keyvalue], levels)
         elif isinstance(operator, TemporalAttend):
-            accumulator = naive_temporal(operator, *(values[n] for n in (operator.query, operator.key, operator.value)))
+            names = operator.query, operator.key, operator.value
+            levels = [network.tensors[name].levels for name in names[:2]]
+            query, key, value = (values[name] for name in names)
+            accumulator = naive_temporal(operator, query, key, value, levels)
         else:
             accumulator = naive_convolution(network, operator, values[operator.input])
         if isinstance(operator, MaxConv):
@@ -105,7 +108,8 @@ def naive_attend(operator, query, keyvalue, levels):
     return out
 
 
-def naive_temporal(operator, query, key, value):
+def naive_temporal(operator, query, key, value, levels):
+    """`levels` of query and key."""
     width = query.shape[1] // operator.heads
     out = np.zeros(query.shape, dtype=object)
     for t, c, y, x in np.ndindex(out.shape):
@@ -113,7 +117,7 @@ def naive_temporal(operator, query, key, value):
             score = 0
             for i in range(c // width * width, c // width * width + width):
                 q, k = int(query[t, i, y, x]), int(key[s, i, y, x])
-                score += (1 if q == k else -1) if operator.bipolar else q * k
+                score += (2 * q - levels[0]) * (2 * k - levels[1]) if operator.bipolar else q * k
             out[t, c, y, x] += score * int(value[s, c, y, x])
     return out
 

@@ -55,8 +55,8 @@ def test_random_networks(seed, observe, verilog):
 
 @pytest.mark.parametrize(("seed", "theme", "name"), [
     (24, "pyramid", "small"), (16, "pyramid", "tiny"), (2, "temporal", "small"), (44, "temporal", "tiny"),
-    (46, "temporal", "small"), (3, "integers", "tiny"), (1, "integers", "small"), (5, "integers", "tiny"),
-    (94, "integers", "tiny"), (99, "integers", "small"),
+    (46, "temporal", "small"), (22, "timed", "tiny"), (3, "integers", "tiny"), (1, "integers", "small"),
+    (5, "integers", "tiny"), (94, "integers", "tiny"), (99, "integers", "small"),
     (4, "frames", "small"), (24, "frames", "tiny"), (0, "maximum", "tiny"), (2, "maximum", "small")])
 def test_further_themes(seed, theme, name, verilog):
     network = random_network(seed, cycles=30_000, theme=theme)

@@ -112,10 +112,13 @@ def test_every_design_with_every_head(design, attention, head, verilog):
     check(network, clips[1], "small", verilog, seed=len(design))
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_integer_spikes(attention, verilog):
+@pytest.mark.parametrize(("design", "attention"), [
+    ("joint", "hamming"), ("joint", "dot"), ("factorised", "hamming"), ("hierarchical", "dot"),
+    *(pytest.param(design, attention, marks=pytest.mark.slow) for design, attention in (
+        ("factorised", "dot"), ("hierarchical", "hamming")))])
+def test_integer_spikes(design, attention, verilog):
     """I-LIF of four levels: stem, convolutional blocks, attention, MLPs, head."""
-    config = replace(config_of("joint", attention, "class"), neuron=NeuronConfig(levels=4), frames=3)
+    config = replace(config_of(design, attention, "class"), neuron=NeuronConfig(levels=4), frames=3)
     clips = clips_of(config)
     network, _ = quantize(lively(config, clips[0]), clips)
     assert {tensor.levels for tensor in network.tensors.values() if tensor.name.endswith("spikes")} == {4}
