@@ -44,6 +44,8 @@ HELD_OUT = 400
 """Clips of digits in one round: every scan of the test split once."""
 
 _DIGIT_TASKS = {"digit": 10, "direction": 4}
+"""Questions that a network for moving digits is asked, one or both, and their answers."""
+
 _CAMERA = re.compile(r"\d+|/dev/video\d+")
 
 
@@ -272,12 +274,13 @@ class DigitSource:
     live, heard = False, 0.0
 
     def __init__(self, shape: ClipShape, tasks: Mapping[str, int], *, loop: bool = False) -> None:
-        if dict(tasks) != _DIGIT_TASKS or shape.height != shape.width:
+        if not tasks or not tasks.items() <= _DIGIT_TASKS.items() or shape.height != shape.width:
             found = ", ".join(f"{name} ({count})" for name, count in tasks.items()) or "none"
             raise ValueError(
-                f"`digits` must be run on a network with square frames and the tasks digit (10) and direction (4), "
-                f"not `{shape.height} x {shape.width}`, `{found}`")
+                f"`digits` must be run on a network with square frames and the tasks digit (10), direction (4) or "
+                f"both, not `{shape.height} x {shape.width}`, `{found}`")
         self.name, self.shape, self._loop = "digits", shape, loop
+        self._questions = tuple(tasks)
 
     def clips(self) -> Iterator[Clip]:
         from spikeloom.quantize.digits import DIRECTIONS, DigitClips
@@ -286,9 +289,10 @@ class DigitSource:
         while self._loop or index < HELD_OUT:
             pixels, digit, direction = generator.clip(index, "test")
             first = index * self.shape.frames
+            answers = {"digit": str(digit), "direction": DIRECTIONS[direction]}
             yield Clip(
                 pixels=pixels, first=first, last=first + self.shape.frames - 1, preview=pixels,
-                label={"digit": str(digit), "direction": DIRECTIONS[direction]})
+                label={question: answers[question] for question in self._questions})
             index += 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ import torch
 from spikeloom.bounds import prove_bounds
 from spikeloom.network import Network
 
+from .checkpoints.architectures import build_model, named_architecture
 from .folding import FloatStage, fold
 from .formats import Formats
-from .models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
+from .models import SpikeVideoFormerConfig
 from .quantizer import build_network
+from .relatives import RelativeConfig
 
 __all__ = ["shape_network"]
 
@@ -27,13 +30,13 @@ WEIGHT = 7
 
 
 def shape_network(
-    model: str | SpikeVideoFormerConfig, *, frames: int | None = None, size: int | None = None, seed: int = 0,
-    unfused: Collection[str] = (),
+    model: str | SpikeVideoFormerConfig | RelativeConfig, *, frames: int | None = None, size: int | None = None,
+    seed: int = 0, unfused: Collection[str] = (),
 ) -> Network:
     """The integer network of a configuration with random weights.
 
     Args:
-        model: Configuration, or its name in `models.CONFIGS`.
+        model: Configuration, or the name of an architecture (`checkpoints.ARCHITECTURES`).
         frames: T; None: as configured.
         size: Height and width of a frame in pixels; None: as configured.
         seed: Of the weights.
@@ -43,14 +46,14 @@ def shape_network(
         ValueError: No such configuration or RepConv, or `frames` or `size` is not positive.
         NetworkError: The network cannot be represented with so many frames or pixels.
     """
-    config = named_config(model) if isinstance(model, str) else model
+    config: Any = named_architecture(model).config if isinstance(model, str) else model
     for key, value in (("frames", frames), ("size", size)):
         if value is not None and value < 1:
             raise ValueError(f"`{key}` must be at least 1, not `{value!r}`")
     height, width = (config.height, config.width) if size is None else (size, size)
     rng = np.random.default_rng(seed)
     with torch.device("meta"):
-        stages = fold(SpikeVideoFormer(config).eval(), unfused=unfused)
+        stages = fold(build_model(config).eval(), unfused=unfused)
     stages = [_filled(stage, rng) for stage in stages]
     network = build_network(stages, _formats(stages), (frames or config.frames, height, width))
     network.metadata |= {"origin": "spikeloom.quantize.shapes", "model": config.to_dict(), "seed": seed}

@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from spikeloom.hw.build import build, write_report
 from spikeloom.operations import additions_by_engine
-from spikeloom.quantize.convert import load_model, quantize
+from spikeloom.quantize.convert import load_any, quantize
 from spikeloom.quantize.digits import DIRECTIONS
 from spikeloom.quantize.inference import to_input
 from spikeloom.quantize.models import SpikeVideoFormer
 from spikeloom.quantize.reference import Reference
+from spikeloom.quantize.relatives import Relative
 from spikeloom.quantize.tasks.digits import Digits
 from spikeloom.quantize.tasks.metrics import wilson
 from spikeloom.quantize.video import read_clip
@@ -40,6 +41,7 @@ HELD_OUT = 400
 """Clips that accuracy is measured on: every handwritten digit of the test split once."""
 
 _BATCH = 40
+AnyModel = SpikeVideoFormer | Relative
 _CLASS_NAMES = {"digit": [str(digit) for digit in range(10)], "direction": list(DIRECTIONS)}
 
 
@@ -92,9 +94,10 @@ def demo(
             raise ValueError(f"`{name}` must be at least 1, not `{value!r}`")
     tell, say = progress or (lambda message: None), show or (lambda line: None)
     out = Path(out)
-    network = load_model(model)
+    network = load_any(model)
     classes = network.config.head == "class"
-    inputs, targets = (_inputs if classes else _frame_inputs)(network, video, clips)
+    read: Any = _inputs if classes else _frame_inputs
+    inputs, targets = read(network, video, clips)
     quantised = quantize(network, out / "network", repconv=repconv, progress=tell)
     quantised.save(out / "report")
     built = build(out / "network", preset=preset, out=out, progress=tell)
@@ -113,7 +116,7 @@ def demo(
 
 
 def _show_classes(
-    network: SpikeVideoFormer, rig: Rig, inputs: NDArray[np.uint8], labels: Sequence[dict[str, int] | None],
+    network: AnyModel, rig: Rig, inputs: NDArray[np.uint8], labels: Sequence[dict[str, int] | None],
     held_out: int, picture: Path, say: Callable[[str], None],
 ) -> tuple[dict[str, Any] | None, Simulation]:
     """Accuracy (None without `held_out` clips) and simulation of a classifier."""
@@ -135,7 +138,7 @@ def _show_frames(
     accuracy = measure_frames(network, rig, held_out, say) if held_out else None
     shown = run_frames(network, rig, inputs, targets, say)
     simulation = rig.finish()
-    draw_frames(picture, network, shown, _title(rig, simulation, len(shown)))
+    draw_frames(picture, network, shown, _title(network, rig, simulation, len(shown)))
     return accuracy, simulation
 
 
@@ -146,23 +149,23 @@ def _frame_inputs(
     return held_out_clips(model, clips) if video is None else (_video_clip(model, video), None)
 
 
-def _video_clip(model: SpikeVideoFormer, video: str | Path) -> NDArray[np.uint8]:
+def _video_clip(model: AnyModel, video: str | Path) -> NDArray[np.uint8]:
     """uint8[1, T, H, W, 3]."""
     config = model.config
     return read_clip(video, frames=config.frames, height=config.height, width=config.width)[None]
 
 
 def _inputs(
-    model: SpikeVideoFormer, video: str | Path | None, clips: int
+    model: AnyModel, video: str | Path | None, clips: int
 ) -> tuple[NDArray[np.uint8], list[dict[str, int] | None]]:
     """Clips uint8[B, T, H, W, 3] and their labels by task, None for a video."""
     if video is not None:
         return _video_clip(model, video), [None]
-    frames, digits, directions = Digits.of(model.config).clips.batch(range(clips), "test")
-    return frames, [{"digit": int(a), "direction": int(b)} for a, b in zip(digits, directions, strict=True)]
+    frames, targets = Digits.of(model.config).batch(range(clips), "test", 0)
+    return frames, [{question: int(answers[i]) for question, answers in targets.items()} for i in range(clips)]
 
 
-def _classes(model: SpikeVideoFormer, logits: Any) -> dict[str, int]:
+def _classes(model: AnyModel, logits: Any) -> dict[str, int]:
     """Task -> class with the largest logit."""
     values = np.asarray(logits).ravel()
     return {task: int(np.argmax(values[part])) for task, part in model.config.task_slices.items()}
@@ -176,20 +179,20 @@ def _words(classes: Mapping[str, int] | None) -> str:
 
 
 @torch.no_grad()
-def _accuracy(model: SpikeVideoFormer, reference: Reference, count: int) -> dict[str, Any]:
+def _accuracy(model: AnyModel, reference: Reference, count: int) -> dict[str, Any]:
     """Hits of float model and integer network on the same `count` held-out clips."""
-    generator = Digits.of(model.config).clips
+    task = Digits.of(model.config)
     hits = {which: dict.fromkeys(model.config.task_slices, 0) for which in ("float", "integer")}
     agree = 0
     for start in tqdm(range(0, count, _BATCH), desc="held-out accuracy", unit="batch", disable=None, leave=False):
-        frames, digits, directions = generator.batch(range(start, min(count, start + _BATCH)), "test")
+        frames, targets = task.batch(range(start, min(count, start + _BATCH)), "test", 0)
         logits = {"float": model(to_input(model, frames)), "integer": reference.infer_batch(frames)}
         for i in range(len(frames)):
             said = {which: _classes(model, values[i]) for which, values in logits.items()}
             agree += said["float"] == said["integer"]
             for which, classes in said.items():
-                hits[which]["digit"] += classes["digit"] == digits[i]
-                hits[which]["direction"] += classes["direction"] == directions[i]
+                for question, answers in targets.items():
+                    hits[which][question] += classes[question] == answers[i]
     return {"split": "test", "n": count, "agreement": agree / count} | {
         which: {task: {"hits": int(n), "accuracy": int(n) / count, "interval": list(wilson(int(n), count))}
                 for task, n in tasks.items()}
@@ -208,7 +211,7 @@ class _Shown:
 
 
 def _run_clips(
-    model: SpikeVideoFormer, rig: Rig, inputs: NDArray[np.uint8], labels: Sequence[dict[str, int] | None],
+    model: AnyModel, rig: Rig, inputs: NDArray[np.uint8], labels: Sequence[dict[str, int] | None],
     say: Callable[[str], None],
 ) -> list[_Shown]:
     """Simulate each clip and show its line."""
@@ -231,7 +234,7 @@ def _run_clips(
     return shown
 
 
-def _show_machine(say: Callable[[str], None], model: SpikeVideoFormer, rig: Rig, built: Mapping[str, Any]) -> None:
+def _show_machine(say: Callable[[str], None], model: AnyModel, rig: Rig, built: Mapping[str, Any]) -> None:
     config, parameters = model.config, sum(p.numel() for p in model.parameters())
     say(f"network: {parameters:,} parameters, {config.frames} frames of {config.height} x {config.width}, "
         f"hash {rig.network.hash[:12]}")
@@ -249,7 +252,7 @@ def _show_accuracy(say: Callable[[str], None], accuracy: Mapping[str, Any]) -> N
 
 
 def _draw(
-    path: Path, model: SpikeVideoFormer, rig: Rig, shown: Sequence[_Shown], inputs: NDArray[np.uint8],
+    path: Path, model: AnyModel, rig: Rig, shown: Sequence[_Shown], inputs: NDArray[np.uint8],
     simulation: Simulation,
 ) -> None:
     first = shown[0]
@@ -260,10 +263,10 @@ def _draw(
                     caption=f"label: {_words(item.label)}    RTL: {_words(item.rtl)}    "
                             + ("bit-exact" if item.exact else "NOT bit-exact"))
         for clip, item in zip(inputs, shown, strict=True)]
-    draw(path, clips=clips, rates=first.rates, logits=logits, title=_title(rig, simulation, len(shown)))
+    draw(path, clips=clips, rates=first.rates, logits=logits, title=_title(model, rig, simulation, len(shown)))
 
 
-def _title(rig: Rig, simulation: Simulation, clips: int) -> str:
-    return (f"Spikeloom: SpikeVideoFormer on simulated RTL, {simulation.performance['cycles'] // clips:,} cycles "
+def _title(model: AnyModel, rig: Rig, simulation: Simulation, clips: int) -> str:
+    return (f"Spikeloom: {type(model).__name__} on simulated RTL, {simulation.performance['cycles'] // clips:,} cycles "
             f"per clip of {rig.network.frames} frames, {simulation.bit_exact['compared']:,} values compared, "
             f"{simulation.mismatches} differ")

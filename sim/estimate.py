@@ -63,8 +63,8 @@ def estimate(
     """Estimate the cycles of a network.
 
     Args:
-        model: Name of a configuration (`quantize.models.CONFIGS`; no weights are needed), directory that `quantize` or
-            `build` wrote, or a network.
+        model: Name of an architecture (`quantize.checkpoints.ARCHITECTURES`; no weights are needed), directory that
+            `quantize` or `build` wrote, or a network.
         frames, size: Frames of a clip, and their height and width in pixels; for names only.
         preset: Machine; None: that of the directory's program, else the flagship.
         memory: The DDR.
@@ -127,14 +127,15 @@ def program_of(
 
 
 def _named(name: str, frames: int | None, size: int | None, repconv: str | Path | Collection[str]) -> Network:
-    from spikeloom.quantize.models import CONFIGS
+    from spikeloom.quantize.checkpoints import ARCHITECTURES
     from spikeloom.quantize.repconv import unfused_repconvs
     from spikeloom.quantize.shapes import shape_network
 
-    if name not in CONFIGS:
-        raise ValueError(f"no model `{name}`: name one of {', '.join(CONFIGS)}, or a directory that `quantize` or "
-                         "`build` wrote")
-    return shape_network(name, frames=frames, size=size, unfused=unfused_repconvs(repconv, CONFIGS[name]))
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no model `{name}`: name one of {', '.join(ARCHITECTURES)}, or a directory that `quantize` "
+                         "or `build` wrote")
+    unfused = unfused_repconvs(repconv, ARCHITECTURES[name].config)
+    return shape_network(name, frames=frames, size=size, unfused=unfused)
 
 
 def _config(preset: str | MachineConfig) -> MachineConfig:

@@ -19,10 +19,11 @@ def make_samples(network: Network, count: int) -> dict[str, np.ndarray]:
         `clips`: `[count, ...]` in network shape; `labels`: `str[count]`, empty where there are none; `logits`:
         the outputs, `int32[count, classes]` or, of a network with a residual output, `int16[count, T, C, H, W]`.
     """
-    tasks = {task: (first, end) for task, first, end in network.metadata.get("tasks") or ()}
-    if set(tasks) == {"digit", "direction"}:
+    questions = [task for task, *_ in network.metadata.get("tasks") or ()]
+    if questions and set(questions) <= {"digit", "direction"}:
         clips, digits, directions = _generator(network).batch(range(count), "test")
-        labels = [f"{digit} {DIRECTIONS[to]}" for digit, to in zip(digits, directions, strict=True)]
+        answers = {"digit": [str(digit) for digit in digits], "direction": [DIRECTIONS[to] for to in directions]}
+        labels = [" ".join(answers[question][i] for question in questions) for i in range(count)]
     else:
         clips, labels = np.stack([random_clip(network, seed) for seed in range(1, count + 1)]), [""] * count
     reference = Reference(network)

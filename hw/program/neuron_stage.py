@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from spikeloom.arithmetic import LEAKS, PLANE_BITS
 from spikeloom.hw.isa import Leak, Mode, Opcode, Source, Target
 from spikeloom.network import Network, Neuron
 
-from .constants import NEVER, pack_parameters
 from .emitter import Emitter, Transfer
 from .enlarge import copies, enlarged, row_transfers
 from .errors import MappingError
 from .feeds import Tile
 from .layout import ITEM_BEATS, ChannelMap, TensorPlace, ceil_div, lane_groups
+from .neuron_parameters import neuron_parameters
 from .residual import Residuals, Window
 from .schedule import Access
 from .work import Content, Need
@@ -96,7 +94,7 @@ class NeuronStage:
         self._emitter, self._config, self._neuron = emitter, emitter.config, neuron
         self._places, self._frames, self._pixels, self._width = places, network.frames, height * width, width
         self._pass_words, self._residuals, self._levels = pass_words, residuals, neuron.levels
-        blocks = _parameters(network, neuron, out_map) if blocks is None else blocks
+        blocks = neuron_parameters(network, neuron, out_map) if blocks is None else blocks
         self._offsets = [emitter.constant(rows) for rows in blocks]
         self._words = out_map.words
         if pass_words * len(blocks) > self._config.parameter_depth:
@@ -132,11 +130,7 @@ class NeuronStage:
         return first, min(most, self._words - first)
 
     def needs(self, output: OutputTile) -> tuple[Need, ...]:
-        """The shortcut of a tile. Raises MappingError."""
-        whole = output.first and output.last and len(list(self._pieces(output))) == 1
-        if self._neuron.pool and self._levels > 1 and not whole:
-            raise MappingError("integer spikes of a spatial sum need a map that is drained at once; this one of "
-                               f"{self._pixels} pixels is not")
+        """The shortcut of a tile."""
         if self._neuron.shortcut is None:
             return ()
         name, first, last = self._neuron.shortcut, output.tile.row, output.tile.row + output.tile.rows
@@ -170,11 +164,24 @@ class NeuronStage:
         self, output: OutputTile, piece: Piece, bank: int, parameter: int, item: int, local: LocalPlanes | None,
         carry: int, before: int,
     ) -> None:
-        """The drains of a piece, and the stores of what they make; `item`: where the piece is staged, if it is."""
-        for level in range(self._levels):
+        """The drains of a piece, and the stores of what they make; `item`: where the piece is staged, if it is.
+
+        A spatial sum is taken once. Behind its last piece one pixel of nothing (`neuron_parameters`) puts it out for
+        each of the other thresholds.
+        """
+        self._drain(output, piece, bank, self._row(output, piece, parameter, 0), item, local, carry, before)
+        self._store(output, piece, item, 0)
+        pool = self._neuron.pool
+        again = replace(piece, rows=1, cols=1) if pool else piece
+        for level in range(1, self._levels if not pool or self._completes(output, piece) else 1):
             row = self._row(output, piece, parameter, level)
-            self._drain(output, piece, bank, row, item, local, carry, before, level)
+            self._drain(output, again, bank, row, item, local, carry, before, level)
             self._store(output, piece, item, level)
+
+    @staticmethod
+    def _completes(output: OutputTile, piece: Piece) -> bool:
+        """Whether a piece is the last of the map."""
+        return output.last and piece.row * output.tile.cols + piece.col + piece.pixels == output.tile.pixels
 
     def _row(self, output: OutputTile, piece: Piece, parameter: int, block: int) -> int:
         """Parameter row of the first word of a piece in a block."""
@@ -297,14 +304,18 @@ class NeuronStage:
         mode = Mode.SUM if n.logits else Mode[n.mode.upper()]
         last_group = output.lane_group == lane_groups(self._frames, self._config) - 1
         pixel, pixels = piece.row * tile.cols + piece.col, piece.pixels
-        fields, accesses = self._residual_fields(output, piece, item, write=level == self._levels - 1)
+        fields: dict[str, int] = {}
+        accesses: list[Access] = []
+        silent = n.pool and level > 0
+        if not silent:
+            fields, accesses = self._residual_fields(output, piece, item, write=level == self._levels - 1)
         accesses += [Access(f"acc {bank}", before + pixel, before + pixel + pixels),
                      Access(Target.PARAMETERS.name, row, row + piece.words)]
         if n.lif is not None:
             fields |= {"leak": Leak(LEAKS.index(n.lif.leak)), "soft": n.lif.reset == "soft", "strict": n.lif.strict}
         if n.pool:
-            fields |= {"pool": 1, "pool_first": output.first and pixel == 0,
-                       "pool_last": output.last and pixel + pixels == tile.pixels}
+            fields |= {"pool": 1, "pool_first": output.first and pixel == 0 and not silent,
+                       "pool_last": silent or self._completes(output, piece)}
         if n.lif is not None or n.logits is not None:
             fields |= {"carry_in": output.lane_group > 0, "carry": carry + (piece.word if n.pool else piece.item)}
         if local is not None:
@@ -329,8 +340,7 @@ class NeuronStage:
     def _store(self, output: OutputTile, piece: Piece, item: int, level: int) -> None:
         """The other stores of one DRAIN. They come right behind it: it blocks while the FIFO is full."""
         n, beat = self._neuron, self._config.beat_bytes
-        last = output.last and piece.row * output.tile.cols + piece.col + piece.pixels == output.tile.pixels
-        if n.pool and last and n.spikes is not None:
+        if n.pool and self._completes(output, piece) and n.spikes is not None:
             place = self._places[n.spikes]
             first = (output.lane_group * self._words + output.word + piece.word) * self._levels + level
             self._emitter.store(Transfer(place, place.offset + first * beat, 1, piece.words, self._levels * beat),
@@ -365,16 +375,3 @@ class NeuronStage:
         pixel = (tile.row + piece.row) * self._width + tile.col + piece.col
         return Transfer(place, place.offset + (word * self._pixels + pixel) * item, piece.cols * beats,
                         piece.rows, self._width * item, piece.words, place.levels * self._pixels * item)
-
-
-def _parameters(network: Network, neuron: Neuron, out_map: ChannelMap) -> list[bytes]:
-    """Parameter rows of all output words, for each threshold."""
-    def values(name: str | None, fill: int = 0) -> np.ndarray:
-        array = np.full(out_map.channels, fill, np.int64) if name is None else network.arrays[name].astype(np.int64)
-        return out_map.spread(array, array.ndim - 1, fill)
-
-    thresholds = np.atleast_2d(values(neuron.threshold, NEVER))
-    return [pack_parameters(values(neuron.bias), threshold, values(neuron.shift), values(neuron.negate))
-            for threshold in thresholds]
-
-

@@ -16,9 +16,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Add the command."""
     parser = command(
         commands, "estimate", _run,
-        "Estimate the cycles of a network from its program, without RTL, in seconds. MODEL is a named network (15M, "
-        "31M, 55M, digits; no weights are needed), or a directory that `quantize` or `build` wrote. A star marks what "
-        "most of a layer's cycles are spent on.",
+        "Estimate the cycles of a network from its program, without RTL, in seconds. MODEL is a named architecture "
+        "(15M, 55M, v1-8-512, v3-5M ...; no weights are needed), or a directory that `quantize` or `build` wrote. A "
+        "star marks what most of a layer's cycles are spent on.",
         """
         spikeloom estimate 15M
         spikeloom estimate 55M --frames 32 --size 224 --preset zcu104 --out build/estimate
@@ -26,7 +26,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         spikeloom estimate build/machine --json build/estimate.json
         """)
     parser.add_argument("model", metavar="MODEL", help="name, or a directory that `quantize` or `build` wrote")
-    parser.add_argument("--frames", type=positive, metavar="T", help="frames of a clip (8); named networks only")
+    parser.add_argument(
+        "--frames", type=positive, metavar="T",
+        help="frames of a clip (8; of V1 4, of V2 and V3 1); named networks only")
     parser.add_argument(
         "--size", type=positive, metavar="S", help="height and width of a frame, pixels (224); named networks only")
     parser.add_argument(

@@ -144,8 +144,10 @@ def test_digits_are_the_held_out_clips() -> None:
     assert not source.live
     np.testing.assert_array_equal(clip.pixels, pixels)
     assert clip.label == {"digit": str(digit), "direction": ("right", "left", "down", "up")[direction]}
-    with pytest.raises(ValueError, match=r"tasks digit \(10\) and direction \(4\), not `32 x 32`, `class \(400\)`"):
+    with pytest.raises(ValueError, match=r"digit \(10\), direction \(4\) or both, not `32 x 32`, `class \(400\)`"):
         DigitSource(ClipShape(frames=8, height=32, width=32), {"class": 400})
+    alone = next(DigitSource(ClipShape(frames=8, height=32, width=32), {"digit": 10}).clips())
+    assert alone.label == {"digit": str(digit)}
 
 
 def test_files_that_are_no_video(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from spikeloom.hw.program import compiler
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
-from spikeloom.hw.program.layout import Region
+from spikeloom.hw.program.layout import Region, ceil_div
 from spikeloom.hw.program.memory import InterpreterError
 from spikeloom.hw.program.program import Program
 from spikeloom.network import Network, NetworkError, Neuron, TemporalAttend, Tensor
@@ -285,18 +285,28 @@ def _table_fills(program: Program, layer: int) -> int:
     return count
 
 
-@pytest.mark.parametrize("height", [7, 8])
-def test_integer_spikes_of_a_spatial_sum(builder, check, height):
-    """Of a map that is drained at once; every drain of it sums anew."""
-    made = builder("spikes", 12, height, 9)
+@pytest.mark.parametrize(("height", "frames"), [(7, 4), (8, 4), (20, 4), (9, 7)])
+def test_integer_spikes_of_a_spatial_sum(builder, check, height, frames):
+    """Of a map that is drained at once, or in two or more tiles; with two lane groups."""
+    made = builder("spikes", 12, height, 9, frames=frames)
     stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
     pooled = made.conv(channels=12, mode="residual", pool=True, shortcut=stream, levels=4)
     made.conv(pooled, channels=7, kind="logits")
-    if height == 7:
-        check(made.network, preset("tiny"), 4)
-    else:
-        TestRefusals.refuses(made.network, "^operator conv1: integer spikes of a spatial sum need a map that is "
-                                           "drained at once; this one of 72 pixels is not$")
+    program = check(made.network, preset("tiny"), 4)
+    sums = [i.body for i in program.instructions() if i.opcode is Opcode.DRAIN and i.body["pool"]]
+    groups = 2 * ceil_div(frames, program.config.lanes)  # and two words
+    assert sum(body["pool_first"] for body in sums) == groups
+    assert sum(body["pool_last"] for body in sums) == 4 * groups
+    assert sum(body["pixels"] for body in sums) == (9 * height + 3) * groups
+
+
+def test_accumulators_too_large_for_a_spatial_sum(builder):
+    """They must vanish when they are shifted as far as the machine can."""
+    made = builder("spikes", 700, 7, 7)
+    made.conv(channels=3, kernel=7, padding=3, mode="residual", pool=True, levels=2)
+    made.network.arrays["conv0.weight"][:] = 127
+    TestRefusals.refuses(made.network, "^operator conv0: integer spikes of a spatial sum need accumulators below "
+                                       "4194304, these reach 4356100$")
 
 
 def test_two_clips_one_after_the_other(builder):

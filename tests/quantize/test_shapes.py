@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from spikeloom.quantize.convert import load_model
+from spikeloom.quantize.checkpoints.architectures import named_architecture
 from spikeloom.quantize.quantizer import quantize
 from spikeloom.quantize.shapes import shape_network
+from spikeloom.quantize.untrained import untrained
 
 
-def test_same_shapes_as_the_quantised_network():
-    shapes = shape_network("digits")
+@pytest.mark.parametrize("name", ["digits", "v1-digits", "v3-digits"])
+def test_same_shapes_as_the_quantised_network(name):
+    shapes = shape_network(name)
     clips = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32, 3), dtype=np.uint8)
-    network, _ = quantize(load_model("digits"), clips)
+    network, _ = quantize(untrained(named_architecture(name).config, clips[0]), clips)
     kinds = [{n: (t.kind, t.channels, t.height, t.width) for n, t in made.tensors.items()}
              for made in (shapes, network)]
     assert kinds[0] == kinds[1]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from spikeloom.config import preset
 from spikeloom.hw.isa import Opcode, Target
@@ -92,6 +93,23 @@ def test_quantised_v3(name, verilog):
         comparison = run(machine, network)
     assert comparison.mismatches == 0, comparison.summary()
     assert set(comparison.tensors) > {t.name for t in network.tensors.values() if t.kind in ("integers", "residual")}
+
+
+def test_integer_spikes_of_a_large_spatial_sum(verilog):
+    """81 pixels are two tiles of tiny: the sum is put out for every threshold after the second."""
+    config = V3Config(widths=(8, 8, 8, 16), depths=(1, 1), heads=2, mlp_ratio=1, conv_ratio=1, sep_ratio=1,
+                      value_ratio=1, height=9, width=9, strides=(1, 1, 1, 1, 1), frames=6, classes=3, stem_kernel=3,
+                      sep_kernel=3)
+    clips = np.random.default_rng(0).integers(0, 256, (2, config.frames, config.height, config.width, 3), np.uint8)
+    model = untrained(config, clips[0])
+    torch.nn.init.uniform_(model.get_parameter("block4.0.mlp.fc2_bn.bias"), 0.0, 4.0)
+    network, _ = quantize(model, clips)
+    with machine_for(network, "tiny", verilog, replace(STALLING, seed=1)) as machine:
+        comparison = run(machine, network)
+    assert comparison.mismatches == 0, comparison.summary()
+    summed = next(o.neuron.spikes for o in network.operators if isinstance(o, Conv) and o.neuron.pool)
+    assert summed in comparison.tensors
+    assert len(Reference(network).run(random_clip(network, 0))[summed].unique()) > 3
 
 
 @pytest.mark.slow
