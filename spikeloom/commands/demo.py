@@ -20,6 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         spikeloom demo
         spikeloom demo --clips 5 --out build/demo
         spikeloom demo --model walkers --held-out 200
+        spikeloom demo --model v3-digits --preset tiny --clips 1
         spikeloom demo --video holiday.mp4
         """)
     parser.add_argument(

@@ -18,9 +18,9 @@ from torch import nn
 
 from spikeloom.config import preset
 from spikeloom.hw.program.compiler import compile_network
-from spikeloom.network import Network
+from spikeloom.network import Accumulating, Network
 from spikeloom.quantize.checkpoints import ARCHITECTURES, import_checkpoint
-from spikeloom.quantize.convert import calibration_clips, load_model
+from spikeloom.quantize.convert import calibration_clips, load_any, load_model
 from spikeloom.quantize.layers import DESIGNS
 from spikeloom.quantize.models import SpikeVideoFormer, SpikeVideoFormerConfig, named_config
 from spikeloom.quantize.neurons import NeuronConfig
@@ -73,8 +73,9 @@ def lively(config: SpikeVideoFormerConfig, clip: np.ndarray) -> SpikeVideoFormer
 
 def check(
     network: Network, clip: np.ndarray, name: str, verilog: Callable[[str], str], *, seed: int = 0, lively: bool = True,
-) -> None:
-    """Run a clip on the RTL of a preset: every tensor that reaches DDR equals the reference.
+    observe: bool = False,
+) -> Comparison:
+    """Run a clip on the RTL of a preset: every tensor that reaches DDR (with `observe`, all) equals the reference.
 
     `lively`: all neurons have something to say, or the comparison says little.
     """
@@ -83,13 +84,14 @@ def check(
         if lively and tensor.kind in ("spikes", "integers"):
             assert 0.01 < expected[tensor.name].mean() / max(tensor.levels, 1) < 0.99, tensor.name
     config = preset(name)
-    program = compile_network(network, config)
+    program = compile_network(network, config, observe=observe)
     with Machine(config, program, memory=replace(STALLING, seed=seed), verilog=verilog(name)) as machine:
         result = machine.run(clip, max_cycles=20_000_000)
         comparison = Comparison(network, on_chip=program.on_chip)
         comparison.add(expected, {n: result.tensor(n) for n in comparison.tensors}, cycle=result.write_cycle)
     assert comparison.mismatches == 0, comparison.summary()
     assert network.output in comparison.tensors
+    return comparison
 
 
 @pytest.mark.parametrize(("design", "attention", "head"), COVERING)
@@ -137,6 +139,23 @@ def test_imported_meta_spikeformer(verilog, tmp_path, monkeypatch):
     clip = image.repeat(4, axis=1)
     network, _ = quantize(load_model(str(tmp_path / "v2.safetensors")), clip)
     check(network, clip[0], "tiny", verilog, seed=2)
+
+
+@pytest.mark.parametrize("name", ["v1-digits", "v3-digits"])
+def test_trained_relatives(name, verilog):
+    """A held-out clip through trained networks of V1 and V3, every layer; the answers are right."""
+    pytest.importorskip("sklearn")
+    model = load_any(name)
+    task = get_task(model.config)
+    network, _ = quantize(model, calibration_clips(model.config, count=8))
+    clips, targets = task.batch(range(1), "test", 0)
+    comparison = check(network, clips[0], "tiny", verilog, lively=False, observe=True)
+    made = {tensor for operator in network.operators if isinstance(operator, Accumulating)
+            for tensor in operator.neuron.outputs}
+    assert made <= set(comparison.tensors)
+    logits = model.split(torch.as_tensor(Reference(network).run(clips[0])[network.output]))
+    assert {question: int(part.argmax()) for question, part in logits.items()} == {
+        question: int(answers[0]) for question, answers in targets.items()}
 
 
 @pytest.mark.slow
