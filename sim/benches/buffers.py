@@ -7,7 +7,7 @@ from cocotb.triggers import RisingEdge
 
 from spikeloom.hw.gateware.buffers import SPIKE_ADDRESS_BITS, SpikeBanks, row_write
 
-from . import dma, support
+from . import support
 
 
 @cocotb.test()
@@ -87,7 +87,7 @@ class Writers:
 
 
 async def banks(dut) -> None:
-    config, rng = dma.config(), random.Random(support.seed())
+    config, rng = support.config(), random.Random(support.seed())
     near = [rng.randrange(config.spike_depth) for _ in range(12)] + [0, config.spike_depth - 1]
     content: dict[tuple[int, int], int] = {}
     held: list[int | None] = [None] * config.banks

@@ -289,7 +289,7 @@ class Machine:
 
 
 def bench():
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     rng, numbers = random.Random(support.seed()), np.random.default_rng(support.seed())
     return config, rng, Maker(config, rng, numbers)
 

@@ -7,7 +7,7 @@ import cocotb
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
-from spikeloom.config import MACHINE_VERSION, MachineConfig
+from spikeloom.config import MACHINE_VERSION
 from spikeloom.hw.gateware.control import LIVE, SETTINGS
 from spikeloom.registers import IDENTIFIER, REGISTERS, register
 
@@ -33,7 +33,7 @@ async def constants_and_live_values(dut):
     """Constants read as the table says, live registers as their input ports."""
     master = await master_of(dut)
     rng = random.Random(support.seed())
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     expected = {"id": IDENTIFIER, "version": MACHINE_VERSION, "config_hash": config.hash}
     for name in LIVE:
         expected[name] = rng.getrandbits(32)

@@ -5,7 +5,6 @@ import random
 import cocotb
 import numpy as np
 
-from spikeloom.config import MachineConfig
 from spikeloom.hw.gateware.depthwise import DepthwiseUnit
 
 from . import support
@@ -14,7 +13,7 @@ from .table_engine import check, rounds
 
 @cocotb.test()
 async def sums_of_the_window(dut):
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     block = DepthwiseUnit(config)
     rng, numbers = random.Random(support.seed()), np.random.default_rng(support.seed())
     await support.start(dut)
@@ -30,7 +29,7 @@ async def sums_of_the_window(dut):
 @cocotb.test()
 async def agrees_with_a_convolution(dut):
     """The model itself, against the sum over rows and taps that it stands for."""
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     block = DepthwiseUnit(config)
     numbers = np.random.default_rng(support.seed())
     rows, channels = config.depthwise_rows, config.word_channels

@@ -230,7 +230,7 @@ async def _in_a_row(dut, bodies: list[dict[str, int]]) -> tuple[DrainEngine, Buf
 
 
 def _engine() -> DrainEngine:
-    return DrainEngine(MachineConfig(**support.parameters()["config"]), acc_latency=support.parameters()["acc_latency"])
+    return DrainEngine(support.config(), acc_latency=support.parameters()["acc_latency"])
 
 
 @cocotb.test()

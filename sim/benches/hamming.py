@@ -5,7 +5,6 @@ import random
 import cocotb
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from spikeloom.config import MachineConfig
 from spikeloom.hw.gateware.hamming import HammingUnit
 
 from . import support
@@ -75,7 +74,7 @@ def _mask(config, lane):
 
 @cocotb.test()
 async def counts_and_puts_out(dut):
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     block = HammingUnit(config)
     rng = random.Random(support.seed())
     await support.start(dut)

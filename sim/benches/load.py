@@ -7,7 +7,7 @@ import cocotb
 
 from spikeloom.hw.isa import Opcode
 
-from . import dma, support
+from . import dma, memory, support
 
 OP = Opcode.LOAD
 
@@ -17,7 +17,7 @@ def instruction(rng: random.Random, config, least: int = 1, most: int = 400) -> 
             "bank_mask": rng.randrange(1, 1 << config.banks)}
 
 
-def expected(config, ddr: dma.Ddr, body) -> list[tuple[int, ...]]:
+def expected(config, ddr: memory.Ddr, body) -> list[tuple[int, ...]]:
     region = ddr.regions[body["region"]]
     mask = body["bank_mask"]
     return [(mask, (body["address"] + k) % (1 << 20), dma.spread(config, mask, dma.beat_at(config, region, offset)))
@@ -26,10 +26,10 @@ def expected(config, ddr: dma.Ddr, body) -> list[tuple[int, ...]]:
 
 async def begin(dut, stall: float = 0.3, planes: float = 0.0):
     """Memory that stalls; in a share `planes` of the cycles the banks take no write of the load engine."""
-    config, rng = dma.config(), random.Random(support.seed())
-    ddr = dma.Ddr.filled(rng)
+    config, rng = support.config(), random.Random(support.seed())
+    ddr = memory.Ddr.filled(rng)
     await dma.start(dut)
-    return config, rng, ddr, dma.ReadRam(dut, ddr, stall), dma.BankWrites(dut, planes)
+    return config, rng, ddr, memory.ReadRam(dut, ddr, stall), dma.BankWrites(dut, planes)
 
 
 @cocotb.test()
@@ -63,9 +63,9 @@ async def one_after_the_other(dut):
 @cocotb.test()
 async def back_to_back(dut):
     """Under a long latency a beat per cycle, from the first LOAD to the last; the latency counts once."""
-    config, rng, ddr = dma.config(), random.Random(support.seed()), dma.Ddr()
+    config, rng, ddr = support.config(), random.Random(support.seed()), memory.Ddr()
     await dma.start(dut)
-    dma.LatentReads(dut, ddr, dma.LATENCY)
+    memory.LatentReads(dut, ddr, memory.LATENCY)
     writes = dma.BankWrites(dut)
     for count, beats in ((20, 64), (5, 320), (dma.IN_FLIGHT, 8)):
         writes.clear()
@@ -73,7 +73,7 @@ async def back_to_back(dut):
         batch = await dma.execute_all(dut, "load", [(OP, body)] * count)
         assert len(writes.seen) == count * beats
         dut._log.info(f"{count} LOADs of {beats} beats: {batch.cycles} cycles")
-        assert batch.cycles < count * beats + dma.LATENCY + 20, (count, beats, batch.cycles)
+        assert batch.cycles < count * beats + memory.LATENCY + 20, (count, beats, batch.cycles)
 
 
 @cocotb.test()
@@ -101,7 +101,7 @@ async def error_response(dut):
     """An error is reported, the instruction ends, the next one is unharmed."""
     config, _, ddr, _, writes = await begin(dut)
     body = {"region": 2, "offset": 0, "run": 64, "count1": 1, "count2": 1, "address": 5, "bank_mask": 1}
-    ddr.broken = range(dma.BASES[2] + 20 * config.beat_bytes, dma.BASES[2] + 21 * config.beat_bytes)
+    ddr.broken = range(memory.BASES[2] + 20 * config.beat_bytes, memory.BASES[2] + 21 * config.beat_bytes)
     outcome = await dma.execute(dut, "load", OP, body)
     assert outcome.errors == 1
     assert len(writes.seen) == 64

@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 
 from spikeloom.arithmetic import GUARD_BITS, MEMBRANE_BITS, PLANE_BITS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN
-from spikeloom.config import ACCUMULATOR_BITS, MachineConfig
+from spikeloom.config import ACCUMULATOR_BITS
 from spikeloom.hw.gateware.neuron import NeuronUnit
 from spikeloom.hw.gateware.neuron_channel import SETTINGS
 from spikeloom.hw.isa import Leak, Mode
@@ -39,7 +39,7 @@ def random_settings(rng, lanes: int) -> dict[str, int]:
 
 @cocotb.test()
 async def matches_the_model(dut):
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     unit, rng = NeuronUnit(config), np.random.default_rng(support.seed())
     sums = np.zeros((config.output_words, config.word_channels, config.lanes), np.int64)
     await support.start(dut)

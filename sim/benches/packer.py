@@ -7,7 +7,7 @@ import cocotb
 from spikeloom.hw.gateware.packer import PixelPacker
 from spikeloom.hw.isa import Opcode
 
-from . import dma, load, support
+from . import dma, load, memory, support
 
 OP = Opcode.LOAD_PIXELS
 
@@ -23,7 +23,7 @@ def instruction(rng: random.Random, config) -> dict[str, int]:
     cols = rng.randint(1, max(1, width // stride // 2 + 3))
     pitch = -(-3 * width // beat) * beat + beat * rng.randint(0, 2)
     stride_of_frames = pitch * height + beat * rng.randint(0, 3)
-    room = dma.REGION_BYTES - config.lanes * stride_of_frames
+    room = memory.REGION_BYTES - config.lanes * stride_of_frames
     return {
         "region": rng.randrange(4), "offset": rng.randrange(0, room, beat), "pitch": pitch,
         "frame_stride": stride_of_frames, "frames": rng.randint(1, config.lanes), "row": row, "rows": rows,

@@ -10,7 +10,8 @@ from cocotb.triggers import RisingEdge
 
 from spikeloom.hw.gateware.axi import BURST, MAX_BEATS
 
-from . import dma, support
+from . import support
+from .memory import check_addresses
 
 CLIENTS = 3
 
@@ -32,9 +33,9 @@ class ShuffledMemory:
     queues: dict[int, deque[tuple[int, int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.beat_bytes = dma.config().beat_bytes
+        self.beat_bytes = support.config().beat_bytes
         cocotb.start_soon(self._run())
-        cocotb.start_soon(dma.check_addresses(self.dut, "ar"))
+        cocotb.start_soon(check_addresses(self.dut, "ar"))
 
     def word(self, address: int) -> int:
         return random.Random(address).getrandbits(8 * self.beat_bytes)

@@ -7,7 +7,7 @@ from cocotb.triggers import RisingEdge
 
 from spikeloom.hw.gateware.residual_buffer import ResidualBuffer
 
-from . import dma, support
+from . import support
 
 
 class Users:
@@ -34,7 +34,7 @@ class Users:
 
 @cocotb.test()
 async def four_users(dut):
-    config, rng = dma.config(), random.Random(support.seed())
+    config, rng = support.config(), random.Random(support.seed())
     await support.start(dut)
     users = Users(dut, config, rng)
     for row in users.rows:

@@ -12,14 +12,14 @@ from spikeloom.hw.gateware.buffers import row_write
 from spikeloom.hw.gateware.row_load import ITEMS, row_beats
 from spikeloom.hw.isa import Opcode, Target
 
-from . import dma, load, support
+from . import dma, load, memory, support
 
 STALL = 0.3
 
 
 def weights(rng: random.Random, config) -> dict[str, int]:
     beats = rng.choice((1, 2, rng.randint(1, 300)))
-    return {"region": rng.randrange(4), "offset": rng.randrange(0, dma.REGION_BYTES - beats * config.beat_bytes,
+    return {"region": rng.randrange(4), "offset": rng.randrange(0, memory.REGION_BYTES - beats * config.beat_bytes,
             config.beat_bytes), "beats": beats, "target": rng.choice(list(Target)), "row": rng.getrandbits(16)}
 
 
@@ -32,7 +32,7 @@ def shortcut(rng: random.Random, config) -> dict[str, int]:
     return body
 
 
-def expected_beats(config, ddr: dma.Ddr, opcode: Opcode, body) -> list[tuple[int, ...]]:
+def expected_beats(config, ddr: memory.Ddr, opcode: Opcode, body) -> list[tuple[int, ...]]:
     transfer = {**body, "run": body["beats"], "count1": 1, "stride1": 0, "count2": 1, "stride2": 0}
     target, region = body["target"], ddr.regions[body["region"]]
     beats = row_beats(config, opcode)[target]
@@ -42,7 +42,7 @@ def expected_beats(config, ddr: dma.Ddr, opcode: Opcode, body) -> list[tuple[int
             for k, offset in enumerate(dma.beat_offsets(config, transfer))]
 
 
-def expected_items(config, ddr: dma.Ddr, body) -> list[tuple[int, ...]]:
+def expected_items(config, ddr: memory.Ddr, body) -> list[tuple[int, ...]]:
     """Whole items only."""
     region, count = ddr.regions[body["region"]], config.residual_beats
     beats = [dma.beat_at(config, region, offset) for offset in dma.beat_offsets(config, body)]
@@ -111,9 +111,9 @@ async def one_after_the_other(dut):
 @cocotb.test()
 async def back_to_back(dut):
     """Under a long latency a beat per cycle, from the first instruction to the last; the latency counts once."""
-    config, ddr = dma.config(), dma.Ddr()
+    config, ddr = support.config(), memory.Ddr()
     await dma.start(dut)
-    dma.LatentReads(dut, ddr, dma.LATENCY)
+    memory.LatentReads(dut, ddr, memory.LATENCY)
     beats, count = 64, 20
     transfer = {"run": beats, "count1": 1, "count2": 1}
     for engine, opcode, body in (("weight", Opcode.LOAD_WEIGHTS, {"beats": beats}),
@@ -123,7 +123,7 @@ async def back_to_back(dut):
         batch = await dma.execute_all(dut, engine, [(opcode, body)] * count)
         assert len(writes.seen) == count * (beats // config.residual_beats if body is transfer else beats)
         dut._log.info(f"{count} {opcode.name} of {beats} beats: {batch.cycles} cycles")
-        assert batch.cycles < count * beats + dma.LATENCY + 20, (opcode.name, batch.cycles)
+        assert batch.cycles < count * beats + memory.LATENCY + 20, (opcode.name, batch.cycles)
 
 
 @cocotb.test()
@@ -158,7 +158,7 @@ async def unknown_target(dut):
 async def all_engines_at_once(dut):
     """Three engines share the port; an error of one is reported to that one only."""
     config, _, ddr, _, writes = await load.begin(dut)
-    ddr.broken = range(dma.BASES[0] + 64, dma.BASES[0] + 64 + config.beat_bytes)
+    ddr.broken = range(memory.BASES[0] + 64, memory.BASES[0] + 64 + config.beat_bytes)
     broken = {"region": 0, "offset": 0, "run": 300, "count1": 1, "count2": 1, "bank_mask": 1}
 
     async def failing():

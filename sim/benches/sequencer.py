@@ -7,7 +7,6 @@ import zlib
 import cocotb
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from spikeloom.config import MachineConfig
 from spikeloom.hw.gateware.sequencer import IN_FLIGHT, INDEX_BITS
 from spikeloom.hw.isa import FIELDS, Engine, Instruction, Opcode, pack_fields
 from spikeloom.registers import ErrorCode
@@ -100,7 +99,7 @@ class FakeEngine:
 
 async def run(dut, image: bytes, rng: random.Random) -> dict[Engine, FakeEngine]:
     """Start memory, engines and the sequencer."""
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     await support.start(dut)
     dut.base.value = support.parameters()["base"]
     cocotb.start_soon(Memory(dut, image, config.beat_bytes, rng).serve())

@@ -9,7 +9,7 @@ from cocotb.triggers import RisingEdge
 from spikeloom.hw.gateware.transfer import TransferGenerator
 from spikeloom.hw.isa import Opcode, Source
 
-from . import dma, support
+from . import dma, memory, support
 
 
 class Feeder:
@@ -47,10 +47,10 @@ def check(config, ddr, before, body, beats) -> None:
 
 
 async def begin(dut, stall: float = 0.3, pace: float = 0.2):
-    config = dma.config()
+    config = support.config()
     await dma.start(dut)
-    ddr = dma.Ddr()
-    dma.WriteRam(dut, ddr, stall)
+    ddr = memory.Ddr()
+    memory.WriteRam(dut, ddr, stall)
     feeders = {name: Feeder(dut, name, config.beat_bits, pace) for name in ("store_source0", "store_source1")}
     return config, random.Random(support.seed()), ddr, feeders
 
@@ -136,14 +136,14 @@ async def responses(dut, cycles: list[int]) -> None:
 
 def bursts_so_far(config, bodies) -> list[int]:
     generator, names = TransferGenerator(config), ("run", "count1", "stride1", "count2", "stride2")
-    bursts = [generator.model(dma.BASES[body["region"]] + body["offset"], *(body[name] for name in names))
+    bursts = [generator.model(memory.BASES[body["region"]] + body["offset"], *(body[name] for name in names))
               for body in bodies]
     return list(itertools.accumulate(map(len, bursts)))
 
 
 def check_all(config, ddr, bodies, beats) -> None:
     """The transfers were written in order over zeros, and nothing else."""
-    expected = [bytearray(dma.REGION_BYTES) for _ in ddr.regions]
+    expected = [bytearray(memory.REGION_BYTES) for _ in ddr.regions]
     for body, given in zip(bodies, beats, strict=True):
         for offset, beat in zip(dma.beat_offsets(config, body), given, strict=True):
             expected[body["region"]][offset:offset + config.beat_bytes] = beat.to_bytes(config.beat_bytes, "little")
@@ -154,15 +154,15 @@ def check_all(config, ddr, bodies, beats) -> None:
 async def back_to_back(dut):
     """Under a long latency 17 cycles per burst of 16, from the first instruction to the last; it counts once."""
     await dma.start(dut)
-    config, ddr, beats, count = dma.config(), dma.Ddr(), 64, 20
-    dma.LatentWrites(dut, ddr, dma.LATENCY)
+    config, ddr, beats, count = support.config(), memory.Ddr(), 64, 20
+    memory.LatentWrites(dut, ddr, memory.LATENCY)
     Feeder(dut, "store_source0", config.beat_bits, 0.0)
     dma.Items(dut, config, 0.3)
     body = {"run": beats, "count1": 1, "count2": 1}
     for engine, opcode in (("store", Opcode.STORE), ("residual", Opcode.STORE_RESIDUAL)):
         batch = await dma.execute_all(dut, engine, [(opcode, body)] * count)
         dut._log.info(f"{count} {opcode.name} of {beats} beats: {batch.cycles} cycles")
-        least = count * beats * 17 // 16 + dma.LATENCY
+        least = count * beats * 17 // 16 + memory.LATENCY
         assert batch.cycles < least + 40 + (0 if opcode is Opcode.STORE else 16 * count), (opcode.name, batch.cycles)
 
 
@@ -170,9 +170,9 @@ async def back_to_back(dut):
 async def an_error_of_one_of_many(dut):
     """It is reported while its instruction is the oldest that is not done, so that it gets the blame."""
     await dma.start(dut)
-    ddr = dma.Ddr(broken=range(dma.BASES[1], dma.BASES[1] + 1))
-    ram = dma.LatentWrites(dut, ddr, 10)
-    Feeder(dut, "store_source0", dma.config().beat_bits, 0.0)
+    ddr = memory.Ddr(broken=range(memory.BASES[1], memory.BASES[1] + 1))
+    ram = memory.LatentWrites(dut, ddr, 10)
+    Feeder(dut, "store_source0", support.config().beat_bits, 0.0)
 
     async def bunch() -> None:
         while True:
@@ -192,7 +192,7 @@ async def an_error_of_one_of_many(dut):
 async def both_engines_and_an_error(dut):
     config, rng, ddr, _ = await begin(dut)
     items = dma.Items(dut, config, 0.5)
-    ddr.broken = range(dma.BASES[0], dma.BASES[0] + 1)
+    ddr.broken = range(memory.BASES[0], memory.BASES[0] + 1)
 
     async def failing() -> None:
         for _ in range(3):

@@ -29,9 +29,11 @@ from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 from cocotb.utils import get_sim_time
 
+from spikeloom.config import MachineConfig
+
 __all__ = [
-    "Received", "StreamSink", "StreamSource", "compare", "cycle", "exchange", "pack", "parameters", "seed", "start",
-    "ticks", "to_signed", "unpack",
+    "Received", "StreamSink", "StreamSource", "compare", "config", "cycle", "exchange", "pack", "parameters", "seed",
+    "start", "ticks", "to_signed", "unpack",
 ]  # fmt: skip
 
 # cocotbext-axi 0.1.28 on cocotb 2.1 uses names that cocotb renamed. Nothing else may be deprecated in a bench.
@@ -43,6 +45,11 @@ PERIOD_NS = 10
 def parameters() -> dict[str, Any]:
     """The ``parameters`` given to `run_bench`, after a trip through JSON (tuples are lists, keys are strings)."""
     return _bench()["parameters"]
+
+
+def config() -> MachineConfig:
+    """The configuration among the parameters."""
+    return MachineConfig(**parameters()["config"])
 
 
 def seed() -> int:

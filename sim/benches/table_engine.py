@@ -5,7 +5,6 @@ import random
 import cocotb
 import numpy as np
 
-from spikeloom.config import MachineConfig
 from spikeloom.hw.gateware.table_engine import TableEngine
 from spikeloom.hw.gateware.tables import ENTRY_BITS
 
@@ -83,7 +82,7 @@ async def check(dut, block, schedule, positions, expected):
 
 @cocotb.test()
 async def sums_of_selected_weights(dut):
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     block = TableEngine(config)
     rng, numbers = random.Random(support.seed()), np.random.default_rng(support.seed())
     await support.start(dut)

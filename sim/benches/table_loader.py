@@ -8,7 +8,6 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from spikeloom.config import MachineConfig
 from spikeloom.hw.gateware.table_loader import TableLoader
 from spikeloom.hw.gateware.tables import ENTRY_BITS
 
@@ -88,7 +87,7 @@ def first_writes(block, fills):
 
 @cocotb.test()
 async def fills_tables(dut):
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     block = TableLoader(config)
     rng, numbers = random.Random(support.seed()), np.random.default_rng(support.seed())
     await support.start(dut)

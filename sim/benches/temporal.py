@@ -5,7 +5,6 @@ import random
 import cocotb
 import numpy as np
 
-from spikeloom.config import MachineConfig
 from spikeloom.hw.gateware.temporal import Position, TemporalUnit
 
 from . import support
@@ -44,7 +43,7 @@ def sums(config, sample):
 
 @cocotb.test()
 async def adds_up(dut):
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     block = TemporalUnit(config)
     rng = random.Random(support.seed())
     await support.start(dut)
@@ -66,7 +65,7 @@ async def adds_up(dut):
 @cocotb.test()
 async def agrees_with_attention(dut):
     """The model itself, against the products that it stands for: a head of 45 channels, all frames."""
-    config = MachineConfig(**support.parameters()["config"])
+    config = support.config()
     block, numbers, width = TemporalUnit(config), np.random.default_rng(support.seed()), 45
     words = -(-width // config.word_channels)
     channels = words * config.word_channels

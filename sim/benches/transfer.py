@@ -10,7 +10,7 @@ from spikeloom.hw.gateware.axi import BOUNDARY_BYTES, BURST, MAX_BEATS
 from spikeloom.hw.gateware.engine import STEP_BITS
 from spikeloom.hw.gateware.transfer import TRANSFER, Burst, TransferGenerator
 
-from . import dma, support
+from . import support
 
 
 def transfers(rng: random.Random, beat: int, count: int) -> list[dict[str, int]]:
@@ -35,7 +35,7 @@ async def note_ends(dut, ends: list[tuple[int, int]]) -> None:
 
 
 async def run(dut, stall: float, count: int) -> tuple[list[dict[str, int]], list[support.Received]]:
-    block = TransferGenerator(dma.config())
+    block = TransferGenerator(support.config())
     given = transfers(random.Random(support.seed()), block.config.beat_bytes, count)
     expected = [burst for transfer in given for burst in block.model(**transfer)]
     await support.start(dut)
@@ -66,7 +66,7 @@ async def matches_the_model(dut):
 @cocotb.test()
 async def one_burst_per_cycle(dut):
     """Full speed: latency 2, a burst per cycle; a transfer without bursts costs its hand-over only."""
-    block = TransferGenerator(dma.config())
+    block = TransferGenerator(support.config())
     given, got = await run(dut, 0, 60)
     sizes = [len(block.model(**transfer)) for transfer in given]
     at = 0

@@ -9,6 +9,7 @@ from cocotb.triggers import RisingEdge
 from spikeloom.hw.gateware.axi import BURST, MAX_BEATS
 
 from . import dma, support
+from .memory import BASES, Ddr, WriteRam
 
 CLIENTS = 3
 
@@ -40,7 +41,7 @@ class Writer:
             at += self.rng.randint(0, 3) * self.beat_bytes
             if at % 4096 + length * self.beat_bytes > 4096:
                 at += -at % 4096
-            result.append((dma.BASES[region] + at, [self.rng.getrandbits(8 * self.beat_bytes) for _ in range(length)]))
+            result.append((BASES[region] + at, [self.rng.getrandbits(8 * self.beat_bytes) for _ in range(length)]))
             at += length * self.beat_bytes
         return result
 
@@ -51,9 +52,9 @@ class Writer:
 
 async def begin(dut, stall: float = 0.3, pace: float = 0.3):
     await dma.start(dut)
-    ddr = dma.Ddr()
-    beat_bytes = dma.config().beat_bytes
-    ram = dma.WriteRam(dut, ddr, stall)
+    ddr = Ddr()
+    beat_bytes = support.config().beat_bytes
+    ram = WriteRam(dut, ddr, stall)
     return ddr, ram, [Writer(dut, number, beat_bytes, pace) for number in range(CLIENTS)]
 
 
@@ -105,7 +106,7 @@ async def error_response(dut):
 async def full_speed(dut):
     """A burst of n beats takes n + 1 cycles."""
     _, _, writers = await begin(dut, 0.0, 0.0)
-    given = [(dma.BASES[0] + 256 * k, list(range(MAX_BEATS))) for k in range(12)]
+    given = [(BASES[0] + 256 * k, list(range(MAX_BEATS))) for k in range(12)]
     await support.within(dut, 1000, writers[0].work(given))
     cycles = [item.cycle for item in writers[0].requests.sent]
     # The RAM model itself is slow to take an address now and then: most gaps are exact.
@@ -120,7 +121,7 @@ async def outstanding_responses_are_bounded(dut):
     _, ram, writers = await begin(dut, 0.0, 0.0)
     ram.b_channel.pause = True
     ram.b_channel.queue_occupancy_limit = 1000
-    given = [(dma.BASES[0] + 256 * k, [k]) for k in range(40)]
+    given = [(BASES[0] + 256 * k, [k]) for k in range(40)]
     work = [cocotb.start_soon(item) for item in writers[0].work(given)]
     await support.ticks(dut, 300)
     assert len(writers[0].requests.sent) <= 15
