@@ -6,7 +6,7 @@ import numpy as np
 
 from spikeloom.network import Network
 from spikeloom.quantize.digits import DIRECTIONS, DigitClips
-from spikeloom.quantize.random_networks import random_clip
+from spikeloom.quantize.random_clips import random_clip
 from spikeloom.quantize.reference import Reference
 
 __all__ = ["make_samples"]

@@ -12,7 +12,7 @@ from spikeloom.host.self_test import SelfTest, tensor_checksum
 from spikeloom.hw.program.layout import NETWORK_DTYPES
 from spikeloom.hw.program.program import Program
 from spikeloom.network import Network, outputs_of
-from spikeloom.quantize.random_networks import random_clip
+from spikeloom.quantize.random_clips import random_clip
 from spikeloom.quantize.reference import Reference
 
 __all__ = ["make_self_test", "write_self_test"]

@@ -23,7 +23,7 @@ from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.program import Program
 from spikeloom.network import Network
 from spikeloom.operations import additions_by_engine
-from spikeloom.quantize.random_networks import random_clip
+from spikeloom.quantize.random_clips import random_clip
 from spikeloom.quantize.reference import Reference
 
 from .compare import Comparison

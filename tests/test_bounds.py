@@ -22,7 +22,9 @@ from spikeloom.network import (
     Tensor,
     Upsample,
 )
-from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_limits import FURTHER_THEMES
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 
 LEVELS = {"spikes": 1, "integers": 5, "planes": 1, "pixels": 1}

@@ -7,7 +7,9 @@ import torch
 
 from spikeloom.network import Attend, Conv, KeyValue, MaxConv, TemporalAttend, Upsample
 from spikeloom.operations import additions, additions_by_engine
-from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_limits import FURTHER_THEMES
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 
 

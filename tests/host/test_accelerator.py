@@ -18,7 +18,8 @@ from spikeloom.host.errors import AcceleratorError, AcceleratorTimeout, DriverEr
 from spikeloom.hw.build import emit_machine
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.program import Program
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 from spikeloom.registers import ErrorCode
 from spikeloom.sim.accelerator_model import MemoryModel

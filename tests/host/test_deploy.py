@@ -27,7 +27,8 @@ from spikeloom.hw.deploy import DeployError, deploy
 from spikeloom.hw.vivado.design import zcu104_design
 from spikeloom.hw.vivado.hwh import expected_hwh
 from spikeloom.hw.wheels import WheelError, driver_modules, driver_wheel
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 
 HERE = Path(__file__).parent

@@ -11,7 +11,8 @@ from spikeloom.config import preset
 from spikeloom.host.accelerator import Accelerator
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.program import Program
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.sim.host_overhead import Overhead, measure, page
 from spikeloom.sim.timed_board import TimedBoard
 

@@ -26,7 +26,8 @@ from spikeloom.hw.vivado.design import zcu104_design
 from spikeloom.hw.vivado.hwh import expected_hwh
 from spikeloom.network import Network
 from spikeloom.quantize.convert import quantize
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 from spikeloom.sim.samples import make_samples
 

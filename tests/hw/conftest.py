@@ -27,7 +27,7 @@ from spikeloom.network import (
     Tensor,
     Upsample,
 )
-from spikeloom.quantize.random_networks import random_clip
+from spikeloom.quantize.random_clips import random_clip
 from spikeloom.quantize.reference import Reference
 
 

@@ -22,7 +22,8 @@ from spikeloom.hw.program.layout import Region, ceil_div
 from spikeloom.hw.program.memory import InterpreterError
 from spikeloom.hw.program.program import Program
 from spikeloom.network import Network, NetworkError, Neuron, TemporalAttend, Tensor
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 
 MACHINES = {

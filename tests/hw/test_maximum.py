@@ -13,7 +13,7 @@ from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
 from spikeloom.network import Network, NetworkError
-from spikeloom.quantize.random_networks import random_clip
+from spikeloom.quantize.random_clips import random_clip
 from spikeloom.quantize.reference import Reference
 
 NARROW = MachineConfig(

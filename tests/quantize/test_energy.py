@@ -11,7 +11,8 @@ import pytest
 
 from spikeloom.network import Attend, Conv, Depthwise, KeyValue, Network, TemporalAttend
 from spikeloom.quantize.energy import ACCUMULATE_PJ, MULTIPLY_ACCUMULATE_PJ, count, energy_model
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 
 SEEDS = (3, 8, 14, 16)

@@ -11,15 +11,9 @@ import torch
 from spikeloom.arithmetic import LEAKS, RESETS, WEIGHT_MAX
 from spikeloom.bounds import prove_bounds
 from spikeloom.network import Accumulating, Attend, Conv, KeyValue, MaxConv, Network, TemporalAttend, Upsample
-from spikeloom.quantize.random_networks import (
-    FRAMES,
-    FURTHER_THEMES,
-    PROFILES,
-    THEMES,
-    cost,
-    random_clip,
-    random_network,
-)
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_limits import FRAMES, FURTHER_THEMES, PROFILES, THEMES
+from spikeloom.quantize.random_networks import cost, random_network
 from spikeloom.quantize.reference import Reference
 
 SEEDS = range(len(THEMES) * len(PROFILES))

@@ -11,7 +11,10 @@ import torch
 
 from spikeloom.bounds import Bounds
 from spikeloom.network import Attend, Conv, KeyValue, Lif, MaxConv, Network, NetworkError, TemporalAttend, Upsample
-from spikeloom.quantize.random_networks import FURTHER_THEMES, random_clip, random_network, steps
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_limits import FURTHER_THEMES
+from spikeloom.quantize.random_networks import random_network
+from spikeloom.quantize.random_stages import steps
 from spikeloom.quantize.reference import DTYPES, Reference, exact_type, fire
 
 SMALL = {"channels": 6, "size": 5, "frames": (1, 3, 4), "operators": 6}

@@ -5,7 +5,8 @@ import numpy as np
 from spikeloom.config import preset
 from spikeloom.hw.gateware.accelerator import Accelerator
 from spikeloom.hw.program.compiler import compile_network
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 from spikeloom.registers import REGION_NAMES
 from spikeloom.sim.cocotb_runner import run_bench

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from spikeloom import api, cli
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 from spikeloom.sim.picture import PictureClip, draw, spike_rates
 

@@ -14,7 +14,8 @@ from spikeloom.hw.program.compiler import compile_network
 from spikeloom.network import Conv, KeyValue
 from spikeloom.quantize.models import named_config
 from spikeloom.quantize.quantizer import quantize
-from spikeloom.quantize.random_networks import random_clip, random_network
+from spikeloom.quantize.random_clips import random_clip
+from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 from spikeloom.quantize.relatives import V3Config
 from spikeloom.quantize.untrained import untrained
