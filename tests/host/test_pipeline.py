@@ -9,9 +9,7 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,265 +19,22 @@ import pytest
 
 from spikeloom import cli
 from spikeloom.config import preset
-from spikeloom.host import pipeline_source
 from spikeloom.host.errors import AcceleratorError, AcceleratorTimeout, DriverError
 from spikeloom.host.lock import BoardLock
 from spikeloom.host.pipeline import Build, Run, Summary, Tasks, open_run
 from spikeloom.host.pipeline_device import open_device
 from spikeloom.host.pipeline_meter import SpikeCounter
 from spikeloom.host.pipeline_run import run
-from spikeloom.host.pipeline_source import (
-    CameraError,
-    CameraSource,
-    Clip,
-    ClipShape,
-    DigitSource,
-    Prefetch,
-    VideoSource,
-    cut,
-    open_source,
-)
+from spikeloom.host.pipeline_source import CameraSource, Clip, VideoSource, open_source
 from spikeloom.hw.program.compiler import compile_network
-from spikeloom.quantize.digits import DigitClips
 from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
-from spikeloom.video import VideoError, read_clip
+from spikeloom.video import VideoError
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
 
-SHAPE = ClipShape(frames=4, height=24, width=20)
-TASKS = {"digit": 10, "direction": 4}
-
-
-# Videos
-
-
-def noise(count: int, height: int = 40, width: int = 64, seed: int = 1) -> list[np.ndarray]:
-    return list(np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
-
-
-def write(path: Path, pictures: list[np.ndarray], codec: str = "ffv1") -> Path:
-    """Video of `pictures`, lossless with ffv1."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(25))
-        stream.height, stream.width = pictures[0].shape[:2] if pictures else (16, 16)
-        stream.pix_fmt = {"ffv1": "bgr0", "mpeg4": "yuv420p"}[codec]
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 frames."""
-    return write(tmp_path_factory.mktemp("video") / "noise.mkv", noise(30))
-
-
-def truncated(path: Path) -> Path:
-    """A video whose end is missing."""
-    whole = write(path.with_name("whole.avi"), noise(30), "mpeg4").read_bytes()
-    path.write_bytes(whole[:int(len(whole) * 0.7)])
-    return path
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.01)
-
-
-# Sources
-
-
-@pytest.mark.parametrize(("stride", "hop"), [(1, None), (1, 1), (2, 3), (3, 5), (2, 11), (1, 4)])
-@pytest.mark.parametrize("codec", ["ffv1", "mpeg4"])
-def test_clips_of_a_file_are_those_of_read_clip(stride: int, hop: int | None, codec: str, tmp_path: Path) -> None:
-    """Bit for bit, though the file is decoded once."""
-    path = write(tmp_path / "video.avi", noise(30), codec)
-    source = open_source(str(path), SHAPE, TASKS, stride=stride, hop=hop)
-    clips, step = list(source.clips()), hop or stride * SHAPE.frames
-    assert len(clips) == (30 - stride * (SHAPE.frames - 1) - 1) // step + 1
-    for number, clip in enumerate(clips):
-        assert (clip.first, clip.last) == (number * step, number * step + stride * (SHAPE.frames - 1))
-        np.testing.assert_array_equal(clip.pixels, read_clip(
-            path, frames=SHAPE.frames, height=SHAPE.height, width=SHAPE.width, start=clip.first, stride=stride))
-        assert clip.preview is clip.pixels
-
-
-def test_whole_file_as_one_clip(video: Path) -> None:
-    (clip,) = open_source(str(video), SHAPE, TASKS, whole=True).clips()
-    np.testing.assert_array_equal(
-        clip.pixels, read_clip(video, frames=SHAPE.frames, height=SHAPE.height, width=SHAPE.width))
-
-
-def test_rest_of_a_file_is_counted(video: Path) -> None:
-    source = VideoSource(video, SHAPE, hop=4)
-    assert len(list(source.clips())) == 7
-    assert source.left_over == 2
-
-
-def test_loop_begins_again(video: Path) -> None:
-    clips = open_source(str(video), SHAPE, TASKS, loop=True).clips()
-    assert [next(clips).first for _ in range(9)] == [0, 4, 8, 12, 16, 20, 24, 0, 4]
-
-
-def test_no_frame_is_converted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    monkeypatch.setattr(pipeline_source, "fit", lambda frame, h, w: seen.append(frame) or np.zeros((h, w, 3), np.uint8))
-    assert len(list(cut(iter(range(40)), SHAPE, stride=2, hop=12))) == 3
-    assert seen == [0, 2, 4, 6, 12, 14, 16, 18, 24, 26, 28, 30, 36, 38]
-
-
-def test_preview_is_larger(video: Path) -> None:
-    clip = next(open_source(str(video), SHAPE, TASKS, preview=True).clips())
-    assert clip.preview.shape == (4, 40, 64, 3)
-
-
-def test_digits_are_the_held_out_clips() -> None:
-    source = DigitSource(ClipShape(frames=8, height=32, width=32), TASKS)
-    clip = next(source.clips())
-    pixels, digit, direction = DigitClips(size=32, frames=8).clip(0, "test")
-    assert not source.live
-    np.testing.assert_array_equal(clip.pixels, pixels)
-    assert clip.label == {"digit": str(digit), "direction": ("right", "left", "down", "up")[direction]}
-    with pytest.raises(ValueError, match=r"digit \(10\), direction \(4\) or both, not `32 x 32`, `class \(400\)`"):
-        DigitSource(ClipShape(frames=8, height=32, width=32), {"class": 400})
-    alone = next(DigitSource(ClipShape(frames=8, height=32, width=32), {"digit": 10}).clips())
-    assert alone.label == {"digit": str(digit)}
-
-
-def test_files_that_are_no_video(tmp_path: Path) -> None:
-    (tmp_path / "empty.mp4").touch()
-    (tmp_path / "text.mp4").write_text("no video at all")
-    for name, message in (("none.mp4", "no such file"), ("empty.mp4", "the file is empty"),
-                          ("text.mp4", "not a readable video file")):
-        with pytest.raises(VideoError, match=rf"{name}: {message}"):
-            open_source(str(tmp_path / name), SHAPE, TASKS)
-
-
-def test_zero_length_and_short_videos(tmp_path: Path) -> None:
-    short = write(tmp_path / "short.mkv", noise(3))
-    with pytest.raises(VideoError, match=r"short.mkv: a clip takes 4 frames, but the video ends after 3"):
-        list(open_source(str(short), SHAPE, TASKS).clips())
-    nothing = write(tmp_path / "nothing.avi", [], "mpeg4")
-    with pytest.raises(VideoError, match=r"nothing.avi: "):
-        list(open_source(str(nothing), SHAPE, TASKS).clips())
-
-
-def test_truncated_video_gives_the_clips_before(tmp_path: Path) -> None:
-    clips: list[Clip] = []
-    with pytest.raises(VideoError, match=r"part.avi: (truncated: \d+ frames|frame \d+)"):
-        clips.extend(open_source(str(truncated(tmp_path / "part.avi")), SHAPE, TASKS).clips())
-    assert [clip.first for clip in clips] == [4 * i for i in range(len(clips))]
-    assert len(clips) >= 3
-
-
-@pytest.mark.parametrize("options", [{"stride": 0}, {"hop": 0}])
-def test_arguments_of_a_source(options: dict[str, Any], video: Path) -> None:
-    with pytest.raises(ValueError, match="must be at least 1, not `0`"):
-        open_source(str(video), SHAPE, TASKS, **options)
-    with pytest.raises(ValueError, match="`whole` must be used with a video file, not with `0`"):
-        open_source("0", SHAPE, TASKS, whole=True)
-
-
-# Cameras
-
-
-class Camera(CameraSource):
-    """A camera of a test: a video file in place of the device, then an error or silence.
-
-    Its container gives `frames` frames, `pause` seconds apart.
-    """
-
-    def __init__(self, video: Path, frames: int, then: Callable[[], None], pause: float = 0.0) -> None:
-        super().__init__("/dev/null", SHAPE, hop=4)
-        self.name = "camera /dev/video7"
-        self._video, self._count, self._then, self._pause = video, frames, then, pause
-
-    def _open(self) -> Any:
-        camera = self
-
-        class Container:
-            def __enter__(self) -> Any:
-                return self
-
-            def __exit__(self, *exception: object) -> None:
-                pass
-
-            def decode(self, video: int) -> Iterator[Any]:
-                with av.open(str(camera._video)) as container:
-                    for number, frame in enumerate(container.decode(video=video)):
-                        if number == camera._count:
-                            camera._then()
-                        time.sleep(camera._pause)
-                        yield frame
-
-        return Container()
-
-
-def hang(until: threading.Event) -> None:
-    until.wait(20)
-
-
-def unplug() -> None:
-    raise av.error.OSError(19, "No such device", "/dev/video7")
-
-
-def test_no_such_camera() -> None:
-    with pytest.raises(CameraError, match=r"camera /dev/video97: no such device; (there are|none is there)"):
-        open_source("97", SHAPE, TASKS)
-
-
-def test_device_that_is_no_camera() -> None:
-    with pytest.raises(CameraError, match="gives no picture: "):
-        next(CameraSource("/dev/null", SHAPE, hop=4).clips())
-
-
-def test_unplugged_camera(video: Path) -> None:
-    clips: list[Clip] = []
-    with pytest.raises(CameraError, match=r"camera /dev/video7: lost after 10 frames: No such device"):
-        clips.extend(Camera(video, 10, unplug).clips())
-    assert [clip.first for clip in clips] == [0, 4]
-
-
-def test_camera_that_hangs(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It blocks for ever in the kernel: the reader is left behind, the consumer hears of it."""
-    monkeypatch.setattr(pipeline_source, "CAMERA_PATIENCE", 0.3)
-    never = threading.Event()
-    with (pytest.raises(CameraError, match=r"no picture for 0.3 s"),
-          Prefetch(Camera(video, 10, lambda: hang(never), pause=0.01)) as clips):
-        list(clips)
-    never.set()
-
-
-def test_camera_does_not_wait(video: Path) -> None:
-    """Of clips that nobody took, the newest is left; they are counted."""
-    with Prefetch(Camera(video, 29, unplug)) as clips:
-        wait_for(lambda: clips._ended)
-        assert next(clips).first == 24
-        assert clips.dropped == 6
-        with pytest.raises(CameraError, match="lost after 29 frames"):
-            next(clips)
-
-
-def test_file_waits(video: Path) -> None:
-    """A file is decoded a few clips ahead, and no further."""
-    source = VideoSource(video, SHAPE, hop=4)
-    with Prefetch(source, depth=2) as clips:
-        wait_for(lambda: len(clips._ready) == 2)
-        time.sleep(0.1)
-        assert len(clips._ready) == 2
-        assert [clip.first for clip in clips] == [0, 4, 8, 12, 16, 20, 24]
-        assert clips.dropped == 0
-    assert not clips._thread.is_alive()
-
-
-def test_prefetch_can_be_left(video: Path) -> None:
-    with Prefetch(VideoSource(video, SHAPE, hop=4, loop=True)) as clips:
-        next(clips)
-    assert not clips._thread.is_alive()
+Pictures = Callable[[Build, int], Path]
+"""Writes a video of so many clips for a network."""
 
 
 # Names of classes
@@ -341,13 +96,15 @@ def build(directory: Path) -> Build:
     return Build.load(directory)
 
 
-def pictures_for(build: Build, path: Path, clips: int) -> Path:
-    """Noise of the network's size."""
-    return write(path / "clips.mkv", noise(clips * build.shape.frames, build.shape.height, build.shape.width))
+@pytest.fixture
+def pictures(noise_video: Callable[..., Path], tmp_path: Path) -> Pictures:
+    """`pictures(build, clips)`: noise of the network's size."""
+    return lambda build, clips: noise_video(
+        tmp_path / "clips.mkv", clips * build.shape.frames, height=build.shape.height, width=build.shape.width)
 
 
-def test_results_are_those_of_the_reference(build: Build, tmp_path: Path) -> None:
-    source = open_source(str(pictures_for(build, tmp_path, 6)), build.shape, build.tasks.sizes)
+def test_results_are_those_of_the_reference(build: Build, pictures: Pictures) -> None:
+    source = open_source(str(pictures(build, 6)), build.shape, build.tasks.sizes)
     with open_run(build, device="reference", look=0.0) as running:
         results = list(running.results(source))
         reference = running.device.board._reference
@@ -383,9 +140,9 @@ def test_spikes_that_cannot_be_seen_are_counted(build: Build) -> None:
     assert SpikeCounter(build.program).hidden >= 2
 
 
-def test_next_clip_is_decoded_while_the_machine_computes(build: Build, tmp_path: Path) -> None:
+def test_next_clip_is_decoded_while_the_machine_computes(build: Build, pictures: Pictures) -> None:
     """Clip n + 1 has been taken from the source when result n is delivered."""
-    source = VideoSource(pictures_for(build, tmp_path, 5), build.shape, hop=build.shape.frames)
+    source = VideoSource(pictures(build, 5), build.shape, hop=build.shape.frames)
     taken: list[int] = []
     clips = source.clips
     source.clips = lambda: (taken.append(clip.first) or clip for clip in clips())  # type: ignore[method-assign]
@@ -394,21 +151,20 @@ def test_next_clip_is_decoded_while_the_machine_computes(build: Build, tmp_path:
             assert len(taken) >= min(5, result.number + 2)
 
 
-def test_camera_results_are_not_held_back(build: Build, video: Path) -> None:
+def test_camera_results_are_not_held_back(build: Build, video: Path, camera: Callable[..., CameraSource]) -> None:
     """A result is delivered though the next clip never comes."""
     never = threading.Event()
-    camera = Camera(video, 2 * build.shape.frames, lambda: hang(never))
-    camera.shape, camera._hop = build.shape, build.shape.frames
+    source = camera(video, build.shape, 2 * build.shape.frames, lambda: never.wait(20))
     with open_run(build, device="reference") as running:
-        results = running.results(camera)
+        results = running.results(source)
         assert next(results).clip.first in (0, build.shape.frames)
         never.set()
         results.close()
 
 
-def test_stop_after(build: Build, directory: Path, tmp_path: Path) -> None:
+def test_stop_after(build: Build, directory: Path, pictures: Pictures) -> None:
     seen: list[int] = []
-    summary = run(directory, source=str(pictures_for(build, tmp_path, 5)), device="reference", clips=2,
+    summary = run(directory, source=str(pictures(build, 5)), device="reference", clips=2,
                   each=lambda result: seen.append(result.number))
     assert seen == [0, 1]
     assert summary["clips"] == 2
@@ -416,12 +172,11 @@ def test_stop_after(build: Build, directory: Path, tmp_path: Path) -> None:
         run(directory, source="digits", clips=0)
 
 
-def test_broken_source_delivers_what_was_before(directory: Path, build: Build, tmp_path: Path) -> None:
-    path = truncated(tmp_path / "part.avi")
-    whole = len(list(_until_error(VideoSource(path, build.shape, hop=build.shape.frames).clips())))
+def test_broken_source_delivers_what_was_before(directory: Path, build: Build, truncated: Path) -> None:
+    whole = len(list(_until_error(VideoSource(truncated, build.shape, hop=build.shape.frames).clips())))
     seen: list[int] = []
     with pytest.raises(VideoError, match=r"part.avi: "):
-        run(directory, source=str(path), device="reference", each=lambda result: seen.append(result.number))
+        run(directory, source=str(truncated), device="reference", each=lambda result: seen.append(result.number))
     assert seen == list(range(whole))
     assert whole > 0
 
@@ -442,8 +197,8 @@ def _with_fault(build: Build, fault: str, **options: Any) -> Run:
 @pytest.mark.parametrize(("fault", "error", "message"), [
     ("hang", AcceleratorTimeout, r"clip not finished after 0\.2 s\nstate: busy"),
     ("bus_error", AcceleratorError, r"machine stopped: BUS_READ in engine \w+ at instruction \d+ \(layer \S+\)")])
-def test_machine_that_fails(fault: str, error: type, message: str, build: Build, tmp_path: Path) -> None:
-    source = VideoSource(pictures_for(build, tmp_path, 3), build.shape, hop=build.shape.frames)
+def test_machine_that_fails(fault: str, error: type, message: str, build: Build, pictures: Pictures) -> None:
+    source = VideoSource(pictures(build, 3), build.shape, hop=build.shape.frames)
     with _with_fault(build, fault, timeout=0.2) as running:
         with pytest.raises(error, match=message):
             list(running.results(source))
@@ -451,8 +206,8 @@ def test_machine_that_fails(fault: str, error: type, message: str, build: Build,
         assert len(list(running.results(source))) == 3, "a good clip right after"
 
 
-def test_ctrl_c_ends_what_has_no_end(directory: Path, build: Build, tmp_path: Path) -> None:
-    path = str(pictures_for(build, tmp_path, 3))
+def test_ctrl_c_ends_what_has_no_end(directory: Path, build: Build, pictures: Pictures) -> None:
+    path = str(pictures(build, 3))
 
     def interrupt(result: Any) -> None:
         if result.number == 4:
@@ -473,13 +228,13 @@ def test_networks_that_do_not_classify(tmp_path: Path) -> None:
         Build.load(tmp_path)
 
 
-def test_values_of_every_frame_and_pixel(tmp_path: Path) -> None:
+def test_values_of_every_frame_and_pixel(tmp_path: Path, pictures: Pictures) -> None:
     """A residual output comes as it is: poses, segmentation."""
     network = random_network(128, cycles=30_000)
     network.save(tmp_path / "network")
     compile_network(network, preset("tiny")).save(tmp_path / "program")
     build = Build.load(tmp_path)
-    source = open_source(str(pictures_for(build, tmp_path, 2)), build.shape, build.tasks.sizes)
+    source = open_source(str(pictures(build, 2)), build.shape, build.tasks.sizes)
     with open_run(build, device="reference") as running:
         results = list(running.results(source))
         reference = running.device.board._reference
@@ -558,8 +313,8 @@ def command(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[
     return status, captured.out.splitlines(), captured.err
 
 
-def test_command(directory: Path, build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = str(pictures_for(build, tmp_path, 3))
+def test_command(directory: Path, build: Build, pictures: Pictures, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(pictures(build, 3))
     status, lines, error = command(str(directory), "--source", path, "--device", "reference", capsys=capsys)
     assert status == 0
     assert "integer reference (no hardware): network " in error
@@ -569,9 +324,9 @@ def test_command(directory: Path, build: Build, tmp_path: Path, capsys: pytest.C
 
 
 def test_command_for_machines(
-    directory: Path, build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    directory: Path, build: Build, pictures: Pictures, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(pictures_for(build, tmp_path, 2))
+    path = str(pictures(build, 2))
     status, lines, _ = command(str(directory), "--source", path, "--device", "reference", "--json", capsys=capsys)
     first, second, last = map(json.loads, lines)
     assert status == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 from spikeloom.registers import ENGINE_NAMES
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
 
 CLIPS = 4
 
@@ -34,19 +34,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def video(directory: Path) -> Path:
+def video(directory: Path, noise_video: Callable[..., Path]) -> Path:
     """Noise, `CLIPS` clips and one frame."""
     shape = Build.load(directory).shape
-    rng = np.random.default_rng(1)
-    path = directory / "noise.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=Fraction(25))
-        stream.height, stream.width, stream.pix_fmt = shape.height, shape.width, "bgr0"
-        for _ in range(CLIPS * shape.frames + 1):
-            picture = rng.integers(0, 256, (shape.height, shape.width, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    frames = CLIPS * shape.frames + 1
+    return noise_video(directory / "noise.mkv", frames, height=shape.height, width=shape.width)
 
 
 def test_results_spikes_and_cycles(directory: Path, video: Path) -> None:

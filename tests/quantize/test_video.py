@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,22 +23,10 @@ def grey(index: int, height: int = 48, width: int = 64) -> np.ndarray:
     return frame
 
 
-def write(path: Path, pictures: list[np.ndarray], codec: str = "ffv1") -> Path:
-    """Lossless video of `pictures`."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(25))
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = {"ffv1": "bgr0", "mpeg4": "yuv420p"}[codec]
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
 @pytest.fixture
-def video(tmp_path: Path) -> Path:
+def video(tmp_path: Path, write_video: Callable[..., Path]) -> Path:
     """20 frames of 48 x 64."""
-    return write(tmp_path / "grey.mkv", [grey(i) for i in range(20)])
+    return write_video(tmp_path / "grey.mkv", [grey(i) for i in range(20)])
 
 
 def levels(clip: np.ndarray) -> list[int]:
@@ -112,17 +100,17 @@ def test_sound_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
-def test_truncated(tmp_path: Path, part: float) -> None:
+def test_truncated(tmp_path: Path, write_video: Callable[..., Path], part: float) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
-    whole = write(tmp_path / "whole.avi", list(noise), "mpeg4").read_bytes()
+    whole = write_video(tmp_path / "whole.avi", noise, "mpeg4").read_bytes()
     path = tmp_path / "part.avi"
     path.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(VideoError, match=r"part.avi: (truncated|frame \d+)"):
         read_clip(path, frames=4, height=8, width=8)
 
 
-def test_damaged(tmp_path: Path) -> None:
-    path = write(tmp_path / "whole.mkv", [grey(i) for i in range(20)])
+def test_damaged(tmp_path: Path, write_video: Callable[..., Path]) -> None:
+    path = write_video(tmp_path / "whole.mkv", [grey(i) for i in range(20)])
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 200] = b"\xa5" * 200

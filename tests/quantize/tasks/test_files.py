@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,19 +22,6 @@ from spikeloom.video import VideoError
 av = pytest.importorskip("av")
 
 MICRO = named_config("micro")
-
-
-def write_video(path: Path, pictures: list[np.ndarray]) -> Path:
-    """Lossless video of pictures uint8[H, W, 3], whatever its name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="matroska") as container:
-        stream = container.add_stream("ffv1", rate=Fraction(25))
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = "bgr0"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 def write_png(path: Path, picture: np.ndarray) -> Path:
@@ -65,7 +53,7 @@ CLASSES = replace(MICRO, classes=3, tasks=())
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Path:
+def folders(tmp_path: Path, write_video: Callable[..., Path]) -> Path:
     """Class `b` has grey levels 50, 60, class `a` 90, class `c` 120, of 6 frames each."""
     for label, name, level in (("b", "x", 50), ("b", "y", 60), ("a", "z", 90), ("c", "w", 120)):
         write_video(tmp_path / "train" / label / f"{name}.mkv", [plain(level)] * 6)
@@ -87,7 +75,7 @@ def test_folder_of_classes(folders: Path) -> None:
     assert (report["n"], report["top1"]["hits"], report["top5"]["hits"]) == (1, 0, 1)
 
 
-def test_kinetics_csv(tmp_path: Path) -> None:
+def test_kinetics_csv(tmp_path: Path, write_video: Callable[..., Path]) -> None:
     head = "label,youtube_id,time_start,time_end,split\n"
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "train.csv").write_text(
@@ -117,7 +105,7 @@ def test_refused_csv(tmp_path: Path, text: str, message: str) -> None:
         listing(tmp_path, "train")
 
 
-def test_refused_videos(folders: Path) -> None:
+def test_refused_videos(folders: Path, write_video: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="3 classes; the network has head `class` with 5 outputs"):
         get_task(replace(CLASSES, classes=5), folders)
     with pytest.raises(DataError, match=r"neither test\.csv nor files test/<class>/<video>"):
@@ -230,7 +218,7 @@ def pose_data(change: dict | None = None) -> dict:
 
 
 @pytest.fixture
-def pose(tmp_path: Path) -> Path:
+def pose(tmp_path: Path, write_video: Callable[..., Path]) -> Path:
     write_video(tmp_path / "clips" / "walk.mkv", [plain(10 * n + 20) for n in range(8)])
     (tmp_path / "train.json").write_text(json.dumps(pose_data()))
     return tmp_path
