@@ -1,0 +1,1 @@
+../../spikeloom/network_rules.py
