@@ -12,7 +12,7 @@ from pathlib import Path
 from .folding import repconvs
 from .models import SpikeVideoFormerConfig
 
-__all__ = ["unfused_repconvs"]
+__all__ = ["unfused_repconvs", "with_repconvs"]
 
 
 def unfused_repconvs(repconv: str | Path | Collection[str], config: object) -> tuple[str, ...]:
@@ -23,11 +23,17 @@ def unfused_repconvs(repconv: str | Path | Collection[str], config: object) -> t
     """
     if repconv == "fused":
         return ()
-    if not isinstance(config, SpikeVideoFormerConfig):
-        raise ValueError(f"`repconv` must be fused: {type(config).__name__} is of networks without such a choice")
+    config = with_repconvs(config)
     if repconv == "unfused":
         return repconvs(config)
     return _read(Path(repconv)) if isinstance(repconv, (str, Path)) else tuple(repconv)
+
+
+def with_repconvs(config: object) -> SpikeVideoFormerConfig:
+    """The configuration, of a network with RepConvs; ValueError for another one."""
+    if not isinstance(config, SpikeVideoFormerConfig):
+        raise ValueError(f"`repconv` must be fused: {type(config).__name__} is of networks without such a choice")
+    return config
 
 
 def _read(path: Path) -> tuple[str, ...]:

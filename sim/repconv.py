@@ -98,14 +98,16 @@ def choose_repconv(
     """Choose which RepConvs of a network stay unfused; see the module docstring.
 
     Args:
-        model: Configuration, its name (`quantize.models.CONFIGS`), or trained model as for `quantize`.
+        model: Configuration, name of an architecture (`quantize.checkpoints.ARCHITECTURES`), or trained model as for
+            `quantize`.
         preset: Machine.
         frames, size: Frames of a clip, and their height and width in pixels; None: as configured.
         memory: The DDR.
         progress: Hears one line per step.
 
     Raises:
-        ValueError: No such model or preset, a directory, or the machine cannot run the fused network.
+        ValueError: No such model or preset, one without RepConvs, a directory, or the machine cannot run the fused
+            network.
     """
     from spikeloom.quantize.folding import repconvs
 
@@ -187,11 +189,12 @@ def _within(name: str) -> str:
 
 
 def _config(model: str | Path | SpikeVideoFormerConfig) -> SpikeVideoFormerConfig:
-    from spikeloom.quantize.convert import load_model
-    from spikeloom.quantize.models import CONFIGS
+    from spikeloom.quantize.checkpoints import ARCHITECTURES
+    from spikeloom.quantize.convert import load_any
+    from spikeloom.quantize.repconv import with_repconvs
 
-    if isinstance(model, str) and model in CONFIGS:
-        return CONFIGS[model]
+    if isinstance(model, str) and model in ARCHITECTURES:
+        return with_repconvs(ARCHITECTURES[model].config)
     if isinstance(model, (str, Path)) and Path(model).is_dir():
         raise ValueError(f"{model}: holds an integer network or its program, whose RepConvs are what they are")
-    return load_model(model).config if isinstance(model, (str, Path)) else model
+    return with_repconvs(load_any(model).config if isinstance(model, (str, Path)) else model)

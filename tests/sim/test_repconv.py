@@ -130,6 +130,9 @@ def test_refused(tmp_path):
         estimate("micro", preset="tiny", repconv=["block9.q_conv"])
     with pytest.raises(ValueError, match="object is of networks without such a choice"):
         unfused_repconvs("unfused", object())
+    for name in ("v3-5M", "v1-digits"):
+        with pytest.raises(ValueError, match=r"must be fused: V[13]Config is of networks without such a choice"):
+            choose_repconv(name)
     with pytest.raises(ValueError, match="holds an integer network or its program"):
         choose_repconv(str(tmp_path))
     with pytest.raises(ValueError, match="a directory's was chosen when it was quantised"):
