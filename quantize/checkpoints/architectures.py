@@ -165,8 +165,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "v1-8-768": Architecture(family=V1, config=V1Config(dim=768)),
     "v1-digits": Architecture(family=V1, config=V1_DIGITS),
     "v2-digits": Architecture(
-        family=SPIKE_VIDEO_FORMER,
-        config=replace(_DIGITS, widths=(8, 12, 16, 24), mlp_ratio=2, attention="dot", design="neuron")),
+        family=SPIKE_VIDEO_FORMER, config=replace(_DIGITS, attention="dot", design="neuron")),
     "v3-digits": Architecture(family=V3, config=V3_DIGITS),
 }
 """Named architectures. Those of SpikeVideoFormer are its named configurations; `*-digits` is for the moving digits."""
