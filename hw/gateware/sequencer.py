@@ -30,7 +30,7 @@ ENGINES = len(Engine)
 QUEUED = tuple(e for e in Engine if e is not Engine.SEQUENCER)
 """Engines with a queue; END runs in the sequencer itself."""
 
-QUEUE_DEPTH = 16
+QUEUE_DEPTH = 32
 FETCH_AHEAD = 4
 """Instructions requested ahead of the decoder."""
 

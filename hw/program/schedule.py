@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from spikeloom.hw.isa import Engine, Instruction
 
-QUEUE_DEPTH = 16
+QUEUE_DEPTH = 32
 """Instructions that the queue of an engine holds."""
 
 STREAM_DEPTH = 64
