@@ -12,15 +12,15 @@ Every cycle of the run is booked on the operator whose COMPUTE runs or is awaite
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from spikeloom.arithmetic import PLANE_BITS
 from spikeloom.config import MachineConfig
-from spikeloom.hw.isa import INSTRUCTION_BYTES, Core, Engine, Source
+from spikeloom.hw.isa import INSTRUCTION_BYTES, Engine, Source
 
 from .bandwidth import fair, read_cap, write_cap
+from .flows import Flow, Stream, Unit
+from .passes import Passes
 from .times import Ddr, Times
 from .work import Compute, Drain, Move, Task
 
@@ -40,89 +40,6 @@ class StuckError(RuntimeError):
     """Nothing can go on: tokens or beats are awaited that never come."""
 
 
-@dataclass(eq=False)
-class _Flow:
-    """Beats on the way; `then` is called when none is left."""
-
-    left: float
-    cap: float
-    then: Callable[[], None]
-    port: int = 0
-    stream: _Stream | None = None
-    rate: float = 0.0
-
-
-@dataclass(eq=False)
-class _Stream:
-    """FIFO between a producer and STORE; `capacity` without what the store holds."""
-
-    level: float = 0.0
-    capacity: float = 0.0
-    item: int = 0
-    producer: _Flow | None = None
-    consumer: _Flow | None = None
-    awaiting: Callable[[], None] | None = None
-
-
-@dataclass(eq=False)
-class _Unit:
-    """An engine.
-
-    Attributes:
-        queue: Instructions that wait.
-        running: How many are taken and not done.
-        ready: Whether it can take another.
-        offered: Whether the head of the queue has its tokens; `standing`: and stands at the engine.
-        flows: Beats of the instructions taken; those of the first one move.
-        alone: What begins when a single instruction is left.
-        ended: When the last `done` comes, of those that are known.
-        busy, blocked: Cycles.
-    """
-
-    queue: deque[int] = field(default_factory=deque)
-    running: int = 0
-    ready: bool = True
-    offered: bool = False
-    standing: bool = False
-    flows: deque[_Flow] = field(default_factory=deque)
-    alone: Callable[[], None] | None = None
-    ended: float = 0.0
-    busy: float = 0.0
-    blocked: float = 0.0
-
-
-@dataclass
-class _Passes:
-    """Chunks in the compute engine.
-
-    Attributes:
-        start, end: Of the last pass.
-        half: Of the tables, that the last pass uses.
-        used: End of the last pass that uses each half.
-        held: When the last chunk came to the table loader.
-        written: When the last filling wrote its first entry, `filling`: cycles it takes from then on.
-        before: The last COMPUTE.
-        core: Of the last pass.
-    """
-
-    start: float = 0.0
-    end: float = 0.0
-    half: int = 0
-    used: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    held: float = 0.0
-    written: float = 0.0
-    filling: float = 0.0
-    before: Compute | None = None
-    core: Core | None = None
-
-    def apart(self, compute: Compute) -> bool:
-        """Whether all passes before must have come to their end when `compute` begins."""
-        if self.before is None:
-            return False
-        other = compute.core is not self.before.core or compute.core is Core.HAMMING
-        return other or (not compute.zero and compute.order != self.before.order)
-
-
 class Simulator:
     """One run; `run` fills the results.
 
@@ -136,21 +53,22 @@ class Simulator:
     def __init__(self, tasks: Sequence[Task], config: MachineConfig, operators: int, ddr: Ddr, times: Times) -> None:
         self._tasks, self._config, self._ddr, self._times = tasks, config, ddr, times
         self.now = 0.0
-        self.units = {engine: _Unit() for engine in QUEUED}
+        self.units = {engine: Unit() for engine in QUEUED}
         self.causes: list[dict[str, float]] = [dict.fromkeys(CAUSES, 0.0) for _ in range(operators)]
         self.spans: list[list[float]] = [[float("inf"), 0.0] for _ in range(operators)]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._tokens = {(p, c): 0 for p in Engine for c in Engine}
-        self._flows: list[_Flow] = []
-        self._streams = {source: _Stream() for source in Source}
+        self._flows: list[Flow] = []
+        self._streams = {source: Stream() for source in Source}
         self._ended = self._end_ready = False
         self._fetch_beats = INSTRUCTION_BYTES // config.beat_bytes
         self._accepted: list[float] = []
         self._stalled_fetch: int | None = None
+        self._planes = 0  # DRAINs whose planes go to the spike banks just now
         self._quiet = 0.0  # no item of a DRAIN is in the pipeline from then on
         self._booked = 0.0
-        self._passes = _Passes()
+        self._passes = Passes(times)
         self._compute_order = [t.layer for t in tasks if isinstance(t.work, Compute)]
         self._computes = 0
 
@@ -184,7 +102,7 @@ class Simulator:
             raise StuckError(f"cycle {self.now:.0f}: nothing can go on; waiting: {heads or 'END'}")
         return when
 
-    def _until_bound(self, stream: _Stream) -> float:
+    def _until_bound(self, stream: Stream) -> float:
         """Cycles until the FIFO is full or empty."""
         change = (stream.producer.rate if stream.producer else 0.0) - (stream.consumer.rate if stream.consumer else 0.0)
         if change > TINY and stream.level < self._capacity(stream) - TINY:
@@ -217,8 +135,8 @@ class Simulator:
 
     def _rates(self) -> None:
         """Share the memory among the ports, and each port among its flows."""
-        ports: dict[int, list[_Flow]] = {}
-        wanted: dict[_Flow, float] = {}
+        ports: dict[int, list[Flow]] = {}
+        wanted: dict[Flow, float] = {}
         for flow in self._flows:
             if flow.stream is not None and flow is flow.stream.producer:
                 flow.rate = flow.cap
@@ -233,17 +151,19 @@ class Simulator:
             if stream.producer is not None and stream.level >= self._capacity(stream) - TINY:
                 stream.producer.rate = min(stream.producer.cap, stream.consumer.rate if stream.consumer else 0.0)
 
-    def _demand(self, flow: _Flow) -> float:
+    def _demand(self, flow: Flow) -> float:
         stream = flow.stream
+        if flow.banks and self._planes:
+            return 0.0
         if stream is None or stream.level > TINY:
             return flow.cap
         return min(flow.cap, stream.producer.cap) if stream.producer is not None else 0.0
 
-    def _held(self, stream: _Stream) -> float:
+    def _held(self, stream: Stream) -> float:
         """Beats that the store can hold of the stream."""
         return self._times.stream if stream.consumer is not None else 0.0
 
-    def _capacity(self, stream: _Stream) -> float:
+    def _capacity(self, stream: Stream) -> float:
         return stream.capacity + self._held(stream)
 
     # fetch
@@ -276,19 +196,19 @@ class Simulator:
         if self._end_ready and all(not u.queue and not u.running for u in self.units.values()):
             self._ended = True
 
-    def _satisfied(self, engine: Engine, unit: _Unit) -> bool:
+    def _satisfied(self, engine: Engine, unit: Unit) -> bool:
         return all(self._tokens[producer, engine] for producer in self._tasks[unit.queue[0]].wait)
 
     def _take_tokens(self, engine: Engine, task: Task) -> None:
         for producer in task.wait:
             self._tokens[producer, engine] -= 1
 
-    def _offered(self, engine: Engine, unit: _Unit) -> None:
+    def _offered(self, engine: Engine, unit: Unit) -> None:
         """The head of the queue stands at the engine."""
         unit.standing = True
         self._hand_over(engine, unit)
 
-    def _hand_over(self, engine: Engine, unit: _Unit) -> None:
+    def _hand_over(self, engine: Engine, unit: Unit) -> None:
         """What stands at the engine, if that can take it."""
         if unit.standing and unit.ready and unit.running < self._times.in_flight:
             index = unit.queue.popleft()
@@ -339,7 +259,7 @@ class Simulator:
         flow = self._reads(task, move, lambda: self._moved(task, times.read_end))
         self._at(self.now + times.read_start + self._ddr.delay, lambda: self._line_up(unit, flow))
 
-    def _begin_alone(self, unit: _Unit) -> None:
+    def _begin_alone(self, unit: Unit) -> None:
         if unit.alone is not None and unit.running == 1:
             then, unit.alone = unit.alone, None
             then()
@@ -358,17 +278,17 @@ class Simulator:
         flow = self._reads(task, move, lambda: self._at(self.now + times.read_end + times.pixels, end))
         self._at(self.now + times.read_start + self._ddr.delay, lambda: self._flows.append(flow))
 
-    def _reads(self, task: Task, move: Move, then: Callable[[], None]) -> _Flow:
+    def _reads(self, task: Task, move: Move, then: Callable[[], None]) -> Flow:
         port = READERS.index(task.engine) % self._config.axi_ports
-        return _Flow(move.beats, read_cap(move, self._ddr, self._times), then, port)
+        return Flow(move.beats, read_cap(move, self._ddr, self._times), then, port, task.engine is Engine.LOAD)
 
-    def _line_up(self, unit: _Unit, flow: _Flow) -> None:
+    def _line_up(self, unit: Unit, flow: Flow) -> None:
         """Beats that can move when those of the instructions before have done so."""
         unit.flows.append(flow)
         if len(unit.flows) == 1:
             self._move(flow)
 
-    def _move(self, flow: _Flow) -> None:
+    def _move(self, flow: Flow) -> None:
         if flow.stream is not None:
             flow.stream.consumer = flow
         self._flows.append(flow)
@@ -396,7 +316,7 @@ class Simulator:
             self._moved(task, late + times.write_start + self._ddr.delay + times.write_end)
 
         unit.ready = True
-        self._line_up(unit, _Flow(move.beats, write_cap(move, self._ddr, times), end, port, stream))
+        self._line_up(unit, Flow(move.beats, write_cap(move, self._ddr, times), end, port, stream=stream))
 
     def _drain(self, task: Task, drain: Drain) -> None:
         """Issue the items; beats of another kind than those before wait until those are out."""
@@ -407,12 +327,16 @@ class Simulator:
         begin = self.now + self._times.drain_gap
         if drain.alone or (drain.beats and drain.item != stream.item):
             begin = max(begin, self._quiet)
+        if drain.local:
+            written = begin + self._times.drain_latency
+            self._at(written, lambda: self._write_planes(1))
+            self._at(written + drain.cycles, lambda: self._write_planes(-1))
         if drain.beats:
             self._at(begin, lambda: self._put_out(task, drain, stream))
         else:
             self._at(begin + drain.cycles, lambda: self._drained(task))
 
-    def _put_out(self, task: Task, drain: Drain, stream: _Stream) -> None:
+    def _put_out(self, task: Task, drain: Drain, stream: Stream) -> None:
         """Items of a DRAIN to the main stream."""
         stream.item = drain.item
         narrow = drain.item == 1
@@ -422,8 +346,12 @@ class Simulator:
             stream.producer = None
             self._drained(task)
 
-        stream.producer = _Flow(drain.beats, drain.beats / drain.cycles, end, stream=stream)
+        stream.producer = Flow(drain.beats, drain.beats / drain.cycles, end, stream=stream)
         self._flows.append(stream.producer)
+
+    def _write_planes(self, change: int) -> None:
+        """A DRAIN begins to write its planes to the spike banks, or ends it."""
+        self._planes += change
 
     def _drained(self, task: Task) -> None:
         """The last item is issued."""
@@ -437,7 +365,7 @@ class Simulator:
         offered, apart = self.now + self._times.header, not first and self._passes.apart(compute)
         passes.before = compute
         for chunk in range(first, len(compute.batches)):
-            self._pass(compute, chunk, offered, apart and chunk == first)
+            passes.walk(compute, chunk, offered, apart and chunk == first)
             offered = passes.held + self._times.header
             if compute.beats[chunk]:
                 self._book_compute(task, idle, compute.positions * (chunk + 1 - first))
@@ -446,27 +374,6 @@ class Simulator:
         self._book_compute(task, idle, compute.positions * (len(compute.batches) - first))
         self._at(passes.held + 1, lambda: self._free(Engine.COMPUTE))
         self._at(max(self.now, passes.end) + self._times.flush, lambda: self._computed(task))
-
-    def _pass(self, compute: Compute, chunk: int, offered: float, apart: bool) -> None:
-        """One more pass, whose header is there at `offered`."""
-        times, passes = self._times, self._passes
-        passes.held = max(offered, passes.start)
-        if compute.batches[chunk] or compute.swaps[chunk]:
-            passes.half ^= 1
-        start = max(passes.held + 1, passes.end, passes.start + times.spacing)
-        if apart:
-            start = max(start, passes.end + self._times.flush + times.apart)
-        if compute.batches[chunk]:
-            filling = 16 * compute.batches[chunk]
-            free = max(offered, passes.used[passes.half] - times.near)
-            if compute.core is not passes.core:
-                free = passes.held + 1  # the tables of another unit are not filled ahead
-            passes.written = max(free + times.table, passes.written + passes.filling)
-            passes.filling = filling
-            start = max(start, passes.written + filling - 1)
-        passes.core = compute.core
-        passes.start = start
-        passes.end = passes.used[passes.half] = start + compute.positions
 
     def _computed(self, task: Task) -> None:
         self._computes += 1
@@ -487,7 +394,7 @@ class Simulator:
             self._free(Engine.COMPUTE)
             self._computed(task)
 
-        stream.producer = _Flow(compute.beats[chunk], 1.0, end, stream=stream)
+        stream.producer = Flow(compute.beats[chunk], 1.0, end, stream=stream)
         self._flows.append(stream.producer)
 
     # accounts

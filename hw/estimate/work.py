@@ -71,13 +71,15 @@ class Compute:
 class Drain:
     """A DRAIN: cycles in which items are issued, beats of the main stream and how many of them an item has.
 
-    `alone`: begins when all items before have left the pipeline.
+    `alone`: begins when all items before have left the pipeline. `local`: writes bit-planes to the spike banks, which
+    take nothing else meanwhile.
     """
 
     cycles: int
     beats: int
     item: int
     alone: bool = False
+    local: bool = False
 
 
 Work = Move | Compute | Drain | None
@@ -179,8 +181,8 @@ def _transfer(body: Mapping[str, int], config: MachineConfig, source: Source | N
 
 def _drain(body: Mapping[str, int], config: MachineConfig) -> Drain:
     items, item = body["pixels"] * body["words"], 0
-    cycles = items
-    if body["planes"] and body["local"]:
+    cycles, local = items, bool(body["planes"] and body["local"])
+    if local:
         cycles = items * max(1, PLANE_BITS // config.banks)
     if body["spikes"]:
         item = 1
@@ -191,4 +193,4 @@ def _drain(body: Mapping[str, int], config: MachineConfig) -> Drain:
     out = items
     if body["pool"]:
         out = body["words"] if body["pool_last"] else 0
-    return Drain(cycles, out * item, item, bool(body["carry_in"] or body["pool"]))
+    return Drain(cycles, out * item, item, bool(body["carry_in"] or body["pool"]), local)

@@ -99,6 +99,15 @@ def test_pixels_are_loaded_alone():
     assert _cycles(load, load, _task(L, Move(0, 0, 500)), load) - one == pytest.approx(640 + 500 + serial + 640, abs=3)
 
 
+@pytest.mark.parametrize(("engine", "work"), [(L, _move(2000)), (L, Move(640, 40, 2000)), (W, _move(2000))])
+@pytest.mark.parametrize("local", [False, True])
+def test_planes_keep_loads_from_the_banks(engine, work, local):
+    """While DRAIN writes 300 items of planes to the spike banks; weights go elsewhere."""
+    before = _task(engine, work), _task(C, _compute(300, 1), signal=[D])
+    lost = 300 if local and engine is L else 0
+    assert _cycles(*before, _task(D, Drain(300, 0, 0, local=local), wait=[C])) - _cycles(*before) == pytest.approx(lost)
+
+
 def test_a_token_comes_with_the_response():
     """The second STORE goes on meanwhile, a COMPUTE that waits for the first one begins after the answer to it."""
     stores = _task(R, _move(16), signal=[C]), _task(R, _move(1600))
