@@ -34,7 +34,7 @@ from .depthwise import lower_depthwise
 from .emitter import Emitter, align
 from .errors import MappingError
 from .feeds import EVERY_COLUMN, Columns
-from .handover import Handover, handover_rows
+from .handover import Handover, handover_tiles
 from .layout import Region, TensorPlace
 from .maximum import lower_maximum
 from .memory_map import place_tensors
@@ -131,14 +131,14 @@ def _lower_all(
 ) -> Iterator[Lowered]:
     """Operators in a window are lowered band by band."""
     banded = {r.chain.first: r for r in rolling if r.bands}
-    tiles = {layer: r.rows for r in rolling for layer in r.layers}
+    within = {layer: r for r in rolling for layer in r.layers}
     index = 0
     while index < len(network.operators):
         if index in banded:
             yield from _lower_bands(emitter, network, places, residuals, banded[index], apart)
             index = banded[index].chain.last + 1
             continue
-        lowered = _lower(emitter, network, places, index, residuals, tiles.get(index), apart)
+        lowered = _lower(emitter, network, places, index, residuals, within.get(index), apart)
         yield lowered
         index += len(lowered.layers)
 
@@ -154,7 +154,7 @@ def _lower_bands(
         homes = rolling.in_band(residuals, band, _height(places, rolling))
         index = rolling.chain.first
         while index <= rolling.chain.last:
-            lowered = _lower(emitter, network, places, index, homes, rolling.rows, apart, columns[index])
+            lowered = _lower(emitter, network, places, index, homes, rolling, apart, columns[index])
             yield lowered
             index += len(lowered.layers)
     emitter.banded, emitter.band = (), 0
@@ -162,16 +162,16 @@ def _lower_bands(
 
 def _lower(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], index: int, residuals: Residuals,
-    tile: int | None, apart: bool, columns: Columns = EVERY_COLUMN,
+    rolling: Rolling | None, apart: bool, columns: Columns = EVERY_COLUMN,
 ) -> Lowered:
-    """Operator `index`, or that and the next one."""
-    operator = network.operators[index]
+    """Operator `index`, or that and the next one. `rolling`: the window through which its map passes."""
+    operator, tile = network.operators[index], rolling.rows if rolling else None
     emitter.layer = index
     try:
         if hands_over(network, index) and not residuals.observe:
-            rows = handover_rows(network, places, index, emitter.config, tile, columns)
-            if rows:
-                return Handover(emitter, network, places, index, residuals, rows, apart, columns).lower()
+            tiles = handover_tiles(network, places, index, emitter.config, rolling, columns)
+            if tiles is not None:
+                return Handover(emitter, network, places, index, residuals, tiles, apart, columns).lower()
         if isinstance(operator, MaxConv):
             return lower_maximum(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Conv):

@@ -50,7 +50,7 @@ def lower_conv(
             passes = ceil_div(out_map.words, config.output_words)
             tile = choose_group_rows(feed, rows, passes, groups, config)
             rows = tile or rows
-        split = choose_split(feed, rows, config, one_tile=tile is not None)
+        split = choose_split(feed, rows, config, groups=groups, one_tile=tile is not None)
     stage = NeuronStage(emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width,
                         config.output_words, residuals)
     together = 1

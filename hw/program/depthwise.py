@@ -11,14 +11,15 @@ from spikeloom.config import GROUP_INPUTS, MachineConfig
 from spikeloom.hw.isa import Core, Target
 from spikeloom.network import Depthwise, Network
 
-from .constants import pack_weights
+from .constants import Chunk, pack_weights
+from .dealt import DealtRows
 from .emitter import Emitter
 from .feeds import EVERY_COLUMN, Columns, DepthwiseFeed, Geometry, LocalFeed, Split, Unit
-from .layout import TensorPlace
+from .layout import TensorPlace, ceil_div, lane_groups
 from .neuron_stage import NeuronStage, OutputTile
 from .passes import ChunkSource, Pass, Run, Segments, build_runs, output_tiles, plane_rounds
 from .residual import Residuals
-from .splits import PIECES, choose_split, tile_rows
+from .splits import LEAST_LOAD, PIECES, choose_split, tile_rows
 from .tiling import Tiling
 from .work import Lowered, Need
 
@@ -53,77 +54,97 @@ def depthwise_geometry(network: Network, operator: Depthwise, columns: Columns =
 class DepthwiseLowering:
     """Passes of a depthwise convolution in tiles of `rows` rows, one output word each.
 
-    `planes`: where its planes stay on chip.
+    `planes`: where its planes stay on chip; then input for `strip` rows is loaded at a time. `dealt`: as of
+    `DepthwiseFeed`.
     """
 
     def __init__(
         self, emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Depthwise,
         residuals: Residuals, rows: int, planes: LocalFeed | None = None, *, one_tile: bool = False,
-        columns: Columns = EVERY_COLUMN,
+        columns: Columns = EVERY_COLUMN, strip: int = 0, dealt: bool = False,
     ) -> None:
         config, source = emitter.config, places[operator.input]
         weight = network.arrays[operator.weight][:, 0]
         geometry = depthwise_geometry(network, operator, columns)
         out_map = source.channel_map(config)
         self.words = out_map.words
-        self.feed = DepthwiseFeed(source, geometry, config)
+        self.feed = DepthwiseFeed(source, geometry, config, dealt=dealt)
         if planes is None:
-            split = choose_split(self.feed, rows, config, one_tile=one_tile)
+            groups = lane_groups(network.frames, config)
+            split = choose_split(self.feed, rows, config, groups=groups, one_tile=one_tile)
             self.split = self.feed.with_words(split, config.spike_depth // PIECES)
         else:
             room = config.spike_depth - planes.size(Split(rows, 1, 1))
-            self.split = beside_planes(self.feed, rows, self.words, room)
+            whole = Split(min(strip, geometry.out_height), 1, geometry.kernel)
+            pieces = ceil_div(LEAST_LOAD, self.feed.beats(whole, Unit(0, 0, 0, 0, 0)))
+            self.split = self.feed.with_words(whole, min(room // 2, pieces * self.feed.size(whole)))
         stage = NeuronStage(
             emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width, 1, residuals)
         self._emitter, self._config = emitter, config
-        self._chunks = depthwise_chunks(self.split, geometry, config)
-        chunk_rows = GROUP_INPUTS * config.depthwise_groups // config.load_groups
-        self._segments = Segments.of(len(self._chunks), chunk_rows, config)
-        runs = build_runs(self.feed, self.split, self._chunks, plane_rounds(self.feed), self._segments, config)
         kernel = weight.shape[1]
         self._weight = out_map.spread(weight, 0).reshape(self.words, config.word_channels, kernel, kernel)
+        self._rows = DealtRows(self.feed, self.split) if dealt else WholeRows(self.feed, self.split)
         # weights of several words come together if those of one are in one piece
-        whole = len(runs) == 1 and len(self._chunks) == self._segments.chunks
-        room = config.weight_depth // WEIGHT_PARTS // self._segments.size
-        self._together = max(1, min(self.words, room)) if whole else 1
-        self._runs = [tuple(self._run(word, run) for run in runs) for word in range(self.words)]
-        together = replace(self._segments, chunks=self._segments.chunks * self._together)
+        segments = self._rows.segments
+        room = config.weight_depth // WEIGHT_PARTS // segments.size
+        self._together = max(1, min(self.words, room)) if self._rows.in_one_piece else 1
+        self._behind: dict[tuple[tuple[Chunk, ...], int], tuple[Chunk, ...]] = {}
+        together = replace(segments, chunks=segments.chunks * self._together)
         self.tiling = Tiling(emitter, Core.DEPTHWISE, self.feed, self.split, together, stage, self._load_weights,
                              frames=network.frames, planes=planes)
 
     def at(self, strip: int, output: OutputTile) -> Pass:
-        offset = self.feed.word_offset(self.split, output.word % self.split.words)
-        return Pass(output, strip, output.word // self._together, self._runs[output.word], offset)
+        word = output.word
+        offset = self.feed.word_offset(self.split, word % self.split.words)
+        first = word - word % self.split.words
+        runs = [replace(run, word=first, chunks=self._shifted(run.chunks, word % self._together))
+                for run in self._rows.runs(strip, output)]
+        return Pass(output, strip, word // self._together, tuple(runs), offset)
 
     def needs(self, strip: int) -> tuple[Need, ...]:
         """All words of a strip."""
         everything = replace(self.split, words=self.words)
         return self.feed.needs(self._emitter, everything, Unit(0, strip, 0, 0, 0))
 
-    def _run(self, word: int, run: Run) -> Run:
-        before = word % self._together * self._segments.size
-        chunks = tuple(replace(chunk, operand=chunk.operand + before) for chunk in run.chunks)
-        return Run(word - word % self.split.words, *run.key[1:], chunks)
+    def _shifted(self, chunks: tuple[Chunk, ...], words: int) -> tuple[Chunk, ...]:
+        """`chunks` whose weights lie behind those of `words` other words; the same object for the same chunks."""
+        if (chunks, words) not in self._behind:
+            before = words * self._rows.segments.size
+            self._behind[chunks, words] = tuple(replace(chunk, operand=chunk.operand + before) for chunk in chunks)
+        return self._behind[chunks, words]
 
     def _load_weights(self, key: tuple[int, int], row: int) -> None:
         number, segment = key
         words = range(number * self._together, min(self.words, (number + 1) * self._together))
-        part = self._chunks[segment * self._segments.chunks:(segment + 1) * self._segments.chunks]
-        data = pack_weights(np.stack([
-            _chunk_weights(self._weight[word], c, self._config) for word in words for c in part]), self._config)
-        self._emitter.load_constants(Target.WEIGHTS, row, len(words) * len(part) * self._segments.rows,
+        data = pack_weights(
+            np.concatenate([self._rows.weights(self._weight[word], segment) for word in words]), self._config)
+        self._emitter.load_constants(Target.WEIGHTS, row, len(data) // self._config.weight_row_bytes,
                                      self._emitter.constant(data), len(data) // self._config.beat_bytes)
 
 
-def beside_planes(feed: DepthwiseFeed, rows: int, words: int, room: int) -> Split:
-    """The whole map of all words if that fits `room`, else a tile of `rows` rows of as many words as half of it holds.
+class WholeRows:
+    """Chunks and weights where every row of the input lies in all banks.
 
-    Tile by tile all words are used, so larger units would be loaded again for every tile.
+    Attributes:
+        segments: Of the weights of a word.
+        in_one_piece: A word has one segment, and a tile of it one run.
     """
-    whole = replace(next(feed.splits()), rows=feed.geometry.out_height)
-    if feed.size(replace(whole, words=words)) <= room:
-        return feed.with_words(whole, room // 2)
-    return feed.with_words(replace(whole, rows=rows), room // 2)
+
+    def __init__(self, feed: DepthwiseFeed, split: Split) -> None:
+        config = self._config = feed.config
+        self._chunks = depthwise_chunks(split, feed.geometry, config)
+        self.segments = Segments.of(
+            len(self._chunks), GROUP_INPUTS * config.depthwise_groups // config.load_groups, config)
+        self._runs = build_runs(feed, split, self._chunks, plane_rounds(feed), self.segments, config)
+        self.in_one_piece = len(self._runs) == 1 and len(self._chunks) == self.segments.chunks
+
+    def runs(self, strip: int, output: OutputTile) -> tuple[Run, ...]:
+        return self._runs
+
+    def weights(self, kernels: NDArray[np.int8], segment: int) -> NDArray[np.int8]:
+        """int8[chunks, inputs, Po] of a word's kernels int8[Wc, k, k]."""
+        part = self._chunks[segment * self.segments.chunks:(segment + 1) * self.segments.chunks]
+        return np.stack([_chunk_weights(kernels, chunk, self._config) for chunk in part])
 
 
 def depthwise_chunks(split: Split, geometry: Geometry, config: MachineConfig) -> list[ChunkSource]:

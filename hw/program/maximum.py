@@ -74,7 +74,8 @@ def lower_maximum(
     visits = _visits(operator, source, kernel, geometry)
     feeds = [WindowFeed(source, geometry, config, kernel, (p.row * operator.stride, p.col * operator.stride))
              for p in visits]
-    split = choose_split(feeds[0], rows, config, one_tile=tile is not None)
+    groups = lane_groups(network.frames, config)
+    split = choose_split(feeds[0], rows, config, groups=groups, one_tile=tile is not None)
     chunks = array_chunks(feeds[0], split, config)
     segments = Segments.of(len(chunks), config.chunk_rows, config)
     weights = ArrayWeights(source.channel_map(config).spread(weight, 1), out_map, chunks, config)
@@ -87,7 +88,7 @@ def lower_maximum(
     runs.append((Run(*runs[0][0].key, (zero,)),))
     outputs = output_tiles(
         feeds[0], split, out_map.words, config.output_words, network.frames, False, rows, config)
-    groups, jobs = lane_groups(network.frames, config), list[Job]()
+    jobs = list[Job]()
     for start in range(0, len(outputs), groups):
         together = outputs[start:start + groups]
         made = [tiling.job(Pass(output, strip, output.word // config.output_words, run))

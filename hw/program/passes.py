@@ -8,7 +8,7 @@ units or the buffer does not hold all weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spikeloom.config import MachineConfig
 from spikeloom.hw.isa import Accumulate
@@ -50,17 +50,22 @@ class Round:
 
 @dataclass(frozen=True)
 class Run:
-    """One COMPUTE; see the module docstring."""
+    """One COMPUTE; see the module docstring. `row`: the only row of the tile that it makes, None: all."""
 
     word: int
     tap: int
     plane: int
     segment: int
     chunks: tuple[Chunk, ...]
+    row: int | None = None
 
     @property
     def key(self) -> tuple[int, int, int, int]:
         return self.word, self.tap, self.plane, self.segment
+
+    def part(self, tile: Tile) -> Tile:
+        """What it makes of a tile."""
+        return tile if self.row is None else replace(tile, row=tile.row + self.row, rows=1)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,9 @@ class PixelFeed:
     def size(self, split: Split) -> int:
         return self.planes * self._plane_size(split)
 
+    def beats(self, split: Split, unit: Unit) -> int:
+        return self.size(split) * min(self.fold, split.words, self.words - unit.word)
+
     def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
         return layer, unit
 

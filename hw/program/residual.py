@@ -188,6 +188,11 @@ class Rolling:
     def layers(self) -> range:
         return range(self.chain.first, self.chain.last + 1)
 
+    @property
+    def strip(self) -> int:
+        """Rows that one of the operators may wait for at a time: more than a tile if the window has rows to spare."""
+        return self.window - (WINDOW_TILES - 1) * self.rows
+
     def in_band(self, residuals: Residuals, band: int, height: int) -> Residuals:
         """The window as it lies on a band of a map of `height` rows."""
         col = min(first for first, _ in self.bands[band].values())

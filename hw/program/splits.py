@@ -19,7 +19,8 @@ def tile_rows(geometry: Geometry, config: MachineConfig) -> int:
 
 
 RESIDENT = (3, 4)
-"""Share of the banks that the input of a strip may take; the rest is for what is fetched ahead."""
+"""Share of the banks that the input of a strip may take where lane groups take turns: what they replace of each other
+is loaded again. If there is one, a strip may take all banks; what follows is loaded where words are done with."""
 
 SHARED = (7, 8)
 """Share of the banks that the input of a strip may take in all lane groups together."""
@@ -34,10 +35,12 @@ LEAST_LOAD = 512
 """Beats that are worth a unit of their own."""
 
 
-def choose_split(feed: Feed, rows: int, config: MachineConfig, *, one_tile: bool = False) -> Split:
+def choose_split(
+    feed: Feed, rows: int, config: MachineConfig, *, groups: int = 1, one_tile: bool = False
+) -> Split:
     """The split that loads least: the whole map if it fits, else strips of a multiple of `rows` rows.
 
-    `one_tile`: strips of `rows` rows.
+    `groups`: lane groups. `one_tile`: strips of `rows` rows.
 
     Raises:
         MappingError: Not even one kernel row of one output row fits half of the banks.
@@ -45,7 +48,8 @@ def choose_split(feed: Feed, rows: int, config: MachineConfig, *, one_tile: bool
     most, half = feed.geometry.out_height, config.spike_depth // 2
     whole = next(feed.splits())
     slot = replace(whole, words=min(whole.words, feed.fold))
-    fit = min(_rows_within(feed, whole, config.spike_depth * RESIDENT[0] // RESIDENT[1], most),
+    share = RESIDENT if groups > 1 else (1, 1)
+    fit = min(_rows_within(feed, whole, config.spike_depth * share[0] // share[1], most),
               _rows_within(feed, slot, half, most))
     if fit >= min(rows, most):
         strip = rows if one_tile else _even_strips(fit, rows, most)
@@ -66,7 +70,7 @@ def choose_group_rows(feed: Feed, rows: int, passes: int, groups: int, config: M
     every pass. But tables are filled for every tile, and weights loaded for every strip.
     """
     g, whole = feed.geometry, next(feed.splits())
-    default = choose_split(feed, rows, config)
+    default = choose_split(feed, rows, config, groups=groups)
     room = config.spike_depth * SHARED[0] // SHARED[1]
     if groups == 1 or passes == 1 or groups * feed.size(replace(default, words=feed.words)) <= room:
         return None

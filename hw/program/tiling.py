@@ -50,7 +50,7 @@ class Tiling:
         return Job(
             layer=self._layer, rows=(tile.row, tile.row + tile.rows), works=works,
             words=(one.output.word, one.output.word + one.output.words),
-            cycles=sum(len(run.chunks) for run in one.runs) * tile.pixels * self._together,
+            cycles=sum(len(run.chunks) * run.part(tile).pixels for run in one.runs) * self._together,
             glued=one.output.lane_group + self._together < self._groups, needs=self._stage.needs(one.output),
             band=self._band)
 
@@ -111,7 +111,7 @@ class Tiling:
 
         return Content(self._feed.content(self._layer, self._split, unit), self._size, fill,
                        self._feed.needs(self._emitter, self._split, unit),
-                       self._size * min(self._feed.fold, self._split.words, self._feed.words - unit.word))
+                       self._feed.beats(self._split, unit))
 
     def _weights_content(self, weights: int, segment: int) -> Content:
         def fill(row: int) -> None:
@@ -128,7 +128,8 @@ class Tiling:
             Access(Target.WEIGHTS.name, places.weights, places.weights + rows),
             Access(Target.CHUNKS.name, places.headers, places.headers + len(run.chunks)),
             Access(f"acc {places.bank}", 0, one.output.tile.pixels * self._together, write=True)]
-        fields = self._feed.walk(self._split, unit, one.output.tile, base + one.offset)
+        tile = run.part(one.output.tile)
+        fields = self._feed.walk(self._split, unit, tile, base + one.offset)
         fields |= {"core": self._core, "chunk": places.headers, "chunks": len(run.chunks), "acc_bank": places.bank,
-                   "acc_base": 0}
+                   "acc_base": (run.row or 0) * tile.cols}
         self._emitter.emit(Opcode.COMPUTE, fields, accesses)
