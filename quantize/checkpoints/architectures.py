@@ -143,6 +143,9 @@ _CLIPS: dict[str, Any] = {
     "height": _DIGITS.height, "width": _DIGITS.width, "frames": _DIGITS.frames, "pixel_mean": _DIGITS.pixel_mean,
     "pixel_std": _DIGITS.pixel_std}
 
+V2_DIGITS = replace(
+    _DIGITS, widths=(8, 16, 32, 48), attention="dot", design="neuron", height=16, width=16, frames=4, classes=10,
+    tasks=(("digit", 10),))
 V1_DIGITS = V1Config(
     dim=32, depth=2, heads=4, mlp_ratio=2, pooling=(True, False, True, True), classes=14, tasks=_DIGITS.tasks,
     neuron=_DIGITS.neuron, **_CLIPS)
@@ -164,8 +167,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "v1-10-512": Architecture(family=V1, config=V1Config(depth=10)),
     "v1-8-768": Architecture(family=V1, config=V1Config(dim=768)),
     "v1-digits": Architecture(family=V1, config=V1_DIGITS),
-    "v2-digits": Architecture(
-        family=SPIKE_VIDEO_FORMER, config=replace(_DIGITS, attention="dot", design="neuron")),
+    "v2-digits": Architecture(family=SPIKE_VIDEO_FORMER, config=V2_DIGITS),
     "v3-digits": Architecture(family=V3, config=V3_DIGITS),
 }
 """Named architectures. Those of SpikeVideoFormer are its named configurations; `*-digits` is for the moving digits."""

@@ -141,9 +141,9 @@ def test_imported_meta_spikeformer(verilog, tmp_path, monkeypatch):
     check(network, clip[0], "tiny", verilog, seed=2)
 
 
-@pytest.mark.parametrize("name", ["v1-digits", "v3-digits"])
+@pytest.mark.parametrize("name", ["v1-digits", "v2-digits", "v3-digits"])
 def test_trained_relatives(name, verilog):
-    """A held-out clip through trained networks of V1 and V3, every layer; the answers are right."""
+    """A held-out clip through trained networks of V1, V2 and V3, every layer; the answers are right."""
     pytest.importorskip("sklearn")
     model = load_any(name)
     task = get_task(model.config)

@@ -23,7 +23,7 @@ def correct(report):
 @pytest.mark.parametrize(("name", "metric", "worst", "apart"), [
     ("walkers", lambda report: -report["mpjpe"]["percent"], -4.5, 0.2),
     ("masks", lambda report: report["mean_iou"]["value"], 0.6, 0.02),
-    ("v1-digits", correct, 0.8, 0.1), ("v3-digits", correct, 0.8, 0.1)])
+    *((f"v{generation}-digits", correct, 0.8, 0.1) for generation in (1, 2, 3))])
 def test_trained_networks(name, metric, worst, apart):
     model = load_any(name)
     task = get_task(model.config)
@@ -34,4 +34,4 @@ def test_trained_networks(name, metric, worst, apart):
     assert abs(real - integer) < apart
     told = json.loads((ZOO / f"{name}.json").read_text())
     assert abs(real - metric(told["test"])) < 5 * apart
-    assert (ZOO / f"{name}.safetensors").stat().st_size < (0.2e6 if "digits" in name else 1.2e6)
+    assert (ZOO / f"{name}.safetensors").stat().st_size < (0.5e6 if "digits" in name else 1.2e6)
