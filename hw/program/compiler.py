@@ -34,7 +34,8 @@ from .depthwise import lower_depthwise
 from .emitter import Emitter, align
 from .errors import MappingError
 from .feeds import EVERY_COLUMN, Columns
-from .handover import Handover, handover_tiles
+from .handover import Handover
+from .handover_tiles import handover_tiles
 from .layout import Region, TensorPlace
 from .maximum import lower_maximum
 from .memory_map import place_tensors

@@ -14,13 +14,59 @@ from spikeloom.config import GROUP_INPUTS, MachineConfig
 from spikeloom.hw.isa import Accumulate
 
 from .constants import BankRead, Chunk
-from .feeds import DepthwiseFeed, Split, Unit
-from .layout import ceil_div
+from .emitter import Emitter, Transfer
+from .feeds import DepthwiseFeed, Geometry, Split, Tile, Unit
+from .layout import TensorPlace, ceil_div
 from .neuron_stage import OutputTile
 from .passes import Run, Segments
 
 TAPS = 2 * GROUP_INPUTS
 """Inputs of the depthwise unit in a kernel row."""
+
+
+class DealtFeed(DepthwiseFeed):
+    """Feed of the depthwise unit whose rows are dealt to as many banks as the kernel has rows, in turn: row r of a unit
+    lies in bank r % kernel. So it takes that much less room than `DepthwiseFeed`. Binary spikes only.
+
+    Rows of output whose kernel rows begin in another bank (`turn`) want other chunks, so a COMPUTE walks one row only.
+    """
+
+    @staticmethod
+    def suits(place: TensorPlace, geometry: Geometry, config: MachineConfig) -> bool:
+        """There is a bank for each kernel row, and the input is one plane."""
+        return place.kind == "spikes" and place.levels == 1 and geometry.kernel <= config.depthwise_rows
+
+    def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
+        row, banks, rows = self.geometry.width * self.config.beat_bytes, self.geometry.kernel, self.input_rows(split)
+        for word in range(min(split.words, self._tensor_words - unit.word)):
+            start = self.transfer(split, unit, unit.word + word, 1, 1).offset
+            for bank in range(min(banks, rows)):
+                part = Transfer(self.place, start + bank * row, self.geometry.loaded, ceil_div(rows - bank, banks),
+                                banks * row)
+                emitter.load(part, base + self.word_offset(split, word), (bank,))
+
+    def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
+        assert tile.rows == 1
+        g, above = self.geometry, self._above(split, unit, tile.row) // self.geometry.kernel
+        address = base + (above + 1) * g.loaded + tile.col - g.left  # `above` may be -1, an address may not
+        return super().walk(split, unit, tile, base) | {"address": address}
+
+    def turn(self, split: Split, unit: Unit, row: int) -> int:
+        """The bank in which the first kernel row of output row `row` lies, or would."""
+        return self._above(split, unit, row) % self.geometry.kernel
+
+    def read_dealt(self, turn: int, bank: int) -> BankRead:
+        """Where `bank` finds its kernel row for rows of output of that `turn`."""
+        g, row = self.geometry, (bank - turn) % self.geometry.kernel
+        above = (turn + row) // g.kernel - 1
+        return BankRead(above * g.loaded - g.padding, row - g.padding, -g.padding)
+
+    def _above(self, split: Split, unit: Unit, row: int) -> int:
+        """Input row, counted from the unit's first, at which the kernel of output row `row` begins."""
+        return row - self.geometry.padding - self._first_row(split, unit)
+
+    def _slot_size(self, split: Split) -> int:
+        return ceil_div(self.input_rows(split), self.geometry.kernel) * self.geometry.loaded
 
 
 class Ring:
@@ -59,7 +105,7 @@ class DealtRows:
 
     in_one_piece = False
 
-    def __init__(self, feed: DepthwiseFeed, split: Split) -> None:
+    def __init__(self, feed: DealtFeed, split: Split) -> None:
         self._feed, self._split = feed, split
         self._ring = Ring(feed.geometry.kernel, feed.config)
         self.segments = Segments(1, self._ring.rows)

@@ -12,7 +12,7 @@ from spikeloom.hw.isa import Core, Target
 from spikeloom.network import Depthwise, Network
 
 from .constants import Chunk, pack_weights
-from .dealt import DealtRows
+from .dealt import DealtFeed, DealtRows
 from .emitter import Emitter
 from .feeds import EVERY_COLUMN, Columns, DepthwiseFeed, Geometry, LocalFeed, Split, Unit
 from .layout import TensorPlace, ceil_div, lane_groups
@@ -54,8 +54,8 @@ def depthwise_geometry(network: Network, operator: Depthwise, columns: Columns =
 class DepthwiseLowering:
     """Passes of a depthwise convolution in tiles of `rows` rows, one output word each.
 
-    `planes`: where its planes stay on chip; then input for `strip` rows is loaded at a time. `dealt`: as of
-    `DepthwiseFeed`.
+    `planes`: where its planes stay on chip; then input for `strip` rows is loaded at a time. `dealt`: its rows
+    are dealt to the banks.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class DepthwiseLowering:
         geometry = depthwise_geometry(network, operator, columns)
         out_map = source.channel_map(config)
         self.words = out_map.words
-        self.feed = DepthwiseFeed(source, geometry, config, dealt=dealt)
+        feed = DealtFeed(source, geometry, config) if dealt else DepthwiseFeed(source, geometry, config)
+        self.feed = feed
         if planes is None:
             groups = lane_groups(network.frames, config)
             split = choose_split(self.feed, rows, config, groups=groups, one_tile=one_tile)
@@ -83,7 +84,7 @@ class DepthwiseLowering:
         self._emitter, self._config = emitter, config
         kernel = weight.shape[1]
         self._weight = out_map.spread(weight, 0).reshape(self.words, config.word_channels, kernel, kernel)
-        self._rows = DealtRows(self.feed, self.split) if dealt else WholeRows(self.feed, self.split)
+        self._rows = (DealtRows(feed, self.split) if isinstance(feed, DealtFeed) else WholeRows(feed, self.split))
         # weights of several words come together if those of one are in one piece
         segments = self._rows.segments
         room = config.weight_depth // WEIGHT_PARTS // segments.size

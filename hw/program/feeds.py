@@ -305,25 +305,11 @@ class SpikeFeed:
 
 
 class DepthwiseFeed(SpikeFeed):
-    """Feed of the depthwise unit: a unit holds one word or a few, in the banks that the depthwise unit reads.
+    """Feed of the depthwise unit: a unit holds one word or a few, each in all the banks that are read."""
 
-    `dealt`: the rows of a unit are dealt to as many banks as the kernel has rows, in turn, so that it takes that much
-    less room. Rows of output whose kernel rows begin in another bank (`turn`) want other chunks, a COMPUTE for each
-    row. If not, every row lies in all the banks. Binary spikes only.
-    """
-
-    def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig, *, dealt: bool = False) -> None:
+    def __init__(self, place: TensorPlace, geometry: Geometry, config: MachineConfig) -> None:
         super().__init__(place, geometry, config)
         self.words = self.fold = 1
-        self.dealt, self._deal = dealt, geometry.kernel if dealt else 1
-
-    @staticmethod
-    def can_deal(place: TensorPlace, geometry: Geometry, config: MachineConfig) -> bool:
-        """There is a bank for each kernel row, and one plane."""
-        return place.kind == "spikes" and place.levels == 1 and geometry.kernel <= config.depthwise_rows
-
-    def content(self, layer: int, split: Split, unit: Unit) -> Hashable:
-        return super().content(layer, split, unit), self.dealt
 
     def beats(self, split: Split, unit: Unit) -> int:
         return split.words * self.input_rows(split) * self.geometry.loaded * self._planes_within(split)
@@ -335,47 +321,16 @@ class DepthwiseFeed(SpikeFeed):
 
     def load(self, emitter: Emitter, split: Split, unit: Unit, base: int) -> None:
         words = min(split.words, self._tensor_words - unit.word)
-        if not self.dealt:
-            emitter.load(self.transfer(split, unit, unit.word, words, 1), base, range(self.config.depthwise_rows))
-            return
-        g, beat, rows, slot = self.geometry, self.config.beat_bytes, self.input_rows(split), self._slot_size(split)
-        for word in range(words):
-            whole = self.transfer(split, unit, unit.word + word, 1, 1)
-            for bank in range(min(self._deal, rows)):
-                part = Transfer(self.place, whole.offset + bank * g.width * beat, g.loaded,
-                                ceil_div(rows - bank, self._deal), self._deal * g.width * beat)
-                emitter.load(part, base + word * slot, (bank,))
+        emitter.load(self.transfer(split, unit, unit.word, words, 1), base, range(self.config.depthwise_rows))
 
     def walk(self, split: Split, unit: Unit, tile: Tile, base: int) -> dict[str, int]:
-        g, extra = self.geometry, self.geometry.kernel - 1
+        extra = self.geometry.kernel - 1
         fields = super().walk(split, unit, tile, base)
-        if self.dealt:
-            assert tile.rows == 1
-            row = self._above(split, unit, tile.row) // self._deal + 1  # not negative
-            fields["address"] = base + row * g.loaded + tile.col - g.left
         return fields | {"cols": tile.cols + extra, "skip": extra}
-
-    def turn(self, split: Split, unit: Unit, row: int) -> int:
-        """The bank in which the first kernel row of output row `row` lies, or would."""
-        return self._above(split, unit, row) % self._deal
-
-    def read_dealt(self, turn: int, bank: int) -> BankRead:
-        """Where `bank` finds its kernel row for rows of output of that `turn`."""
-        padding, row = self.geometry.padding, (bank - turn) % self._deal
-        above = (turn + row) // self._deal - 1
-        return BankRead(above * self.geometry.loaded - padding, row - padding, -padding)
 
     def word_offset(self, split: Split, word: int) -> int:
         """Where word number `word` of a unit begins."""
         return word * self._slot_size(split)
-
-    def _above(self, split: Split, unit: Unit, row: int) -> int:
-        """Input row, counted from the unit's first, at which the kernel of output row `row` begins."""
-        return row - self.geometry.padding - self._first_row(split, unit)
-
-    def _slot_size(self, split: Split) -> int:
-        rows = ceil_div(self.input_rows(split), self._deal)
-        return rows * self.geometry.loaded * self._planes_within(split)
 
 
 class LocalFeed:

@@ -7,10 +7,10 @@ import pytest
 
 from spikeloom.config import preset
 from spikeloom.hw.isa import Core, Opcode
-from spikeloom.hw.program import compiler, handover
+from spikeloom.hw.program import compiler
 from spikeloom.hw.program.constants import pack_weights, unpack_weights
 from spikeloom.hw.program.dealt import TAPS, Ring
-from spikeloom.hw.program.handover import HandoverTiles
+from spikeloom.hw.program.handover_tiles import HandoverTiles, handover_tiles
 from spikeloom.hw.program.residual import Chain, Rolling
 
 SIZES = {"word_channels": 16, "banks": 8, "depthwise_rows": 8, "load_groups": 4, "spike_depth": 1024,
@@ -88,12 +88,12 @@ def _tiles(network, config, **arguments):
 
     def noted(made, places, *rest):
         emitter_places.update(places)
-        return handover.handover_tiles(made, places, *rest)
+        return handover_tiles(made, places, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "handover_tiles", noted)
         compiler.compile_network(network, config)
-    return handover.handover_tiles(network, emitter_places, 1, config, **arguments)
+    return handover_tiles(network, emitter_places, 1, config, **arguments)
 
 
 def _needed(found, words, width, height, kernel, groups=1):
