@@ -24,10 +24,6 @@ from .splits import choose_group_rows, choose_pixel_split, choose_split, groups_
 from .tiling import Tiling
 from .work import Lowered
 
-IN_ONE_PASS = False
-"""Make all lane groups of a small tile in one pass. Off: with it the RTL of 15M with 32 frames differs from the
-interpreter, and why is not known (CHANGELOG, Known)."""
-
 
 def lower_conv(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Conv, residuals: Residuals,
@@ -58,8 +54,7 @@ def lower_conv(
     stage = NeuronStage(emitter, network, places, operator.neuron, out_map, geometry.out_height, geometry.out_width,
                         config.output_words, residuals)
     together = 1
-    if (IN_ONE_PASS and isinstance(feed, SpikeFeed) and tile is not None and not operator.neuron.pool
-            and stage.on_chip):
+    if isinstance(feed, SpikeFeed) and tile is not None and not operator.neuron.pool and stage.on_chip:
         together = groups_together(feed, split, groups, config)
         feed = SpikeFeed(source, geometry, config, together)
     read = groups * feed.size(replace(split, words=feed.words))

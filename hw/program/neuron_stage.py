@@ -309,7 +309,8 @@ class NeuronStage:
         silent = n.pool and level > 0
         if not silent:
             fields, accesses = self._residual_fields(output, piece, item, write=level == self._levels - 1)
-        accesses += [Access(f"acc {bank}", before + pixel, before + pixel + pixels),
+        # all of the bank: its one read port serves COMPUTE and DRAIN, whichever addresses they want
+        accesses += [Access(f"acc {bank}", 0, self._config.accumulator_depth),
                      Access(Target.PARAMETERS.name, row, row + piece.words)]
         if n.lif is not None:
             fields |= {"leak": Leak(LEAKS.index(n.lif.leak)), "soft": n.lif.reset == "soft", "strict": n.lif.strict}

@@ -8,7 +8,6 @@ import pytest
 
 from spikeloom.config import preset
 from spikeloom.hw.isa import Opcode
-from spikeloom.hw.program import convolution
 from spikeloom.hw.program.residual import Window
 
 
@@ -42,9 +41,8 @@ def test_bands(builder, check, frames):
     assert columns == {1: {(0, 14), (6, 20)}, 4: {(0, 11), (9, 20)}, 5: {(0, 10), (10, 20)}}
 
 
-def test_lane_groups_in_one_pass(builder, check, monkeypatch):
+def test_lane_groups_in_one_pass(builder, check):
     """Tables are filled once for the rows of all three groups; a tile of the widest operators would not fit."""
-    monkeypatch.setattr(convolution, "IN_ONE_PASS", True)
     network = _block(builder, 11).network
     program = check(network, replace(preset("tiny"), residual_depth=844), 2)
     rows = {layer: max(b["rows"] for b in _bodies(program, Opcode.COMPUTE, layer)) for layer in (1, 4, 5)}
