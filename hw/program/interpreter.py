@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from spikeloom.hw.isa import Engine, Instruction, Opcode, Target
 
+from .bank_turns import BankTurns
 from .interpreter_compute import ComputeModel
 from .interpreter_drain import DrainModel
 from .layout import Region
@@ -54,6 +55,7 @@ class Interpreter:
         self.residual = Memory("residual buffer", config.residual_depth, (config.residual_beats * beat,))
         depth = None if rng is None else STREAM_DEPTH
         self.main, self.matrix = Fifo("main stream", depth), Fifo("matrix stream", depth)
+        self._turns = BankTurns(program.instructions())
         self._compute = ComputeModel(config, self.banks, self.buffers)
         self._drain = DrainModel(
             config, self._compute.accumulators, self.buffers[Target.PARAMETERS], self.residual, self.banks)
@@ -86,7 +88,9 @@ class Interpreter:
     def _guarded(self, index: int, instruction: Instruction) -> Work:
         """`_work`, errors with the instruction's number and operator."""
         try:
+            self._turns.begin(index)
             yield from self._work(instruction)
+            self._turns.end(index)
         except InterpreterError as error:
             name = self.program.operators[instruction.layer].name
             raise InterpreterError(f"instruction {index} ({instruction.opcode.name} of {name}): {error}") from error
