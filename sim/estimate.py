@@ -20,7 +20,8 @@ from typing import Any
 from spikeloom.config import MachineConfig
 from spikeloom.config import preset as named_preset
 from spikeloom.hw.build import write_report
-from spikeloom.hw.estimate import report
+from spikeloom.hw.estimate import bounds, report
+from spikeloom.hw.estimate.bounds import Bound
 from spikeloom.hw.estimate.estimate import Estimate
 from spikeloom.hw.estimate.estimate import estimate as estimate_program
 from spikeloom.hw.estimate.times import DDR, Ddr
@@ -35,16 +36,18 @@ DEFAULT_PRESET = "zcu104"
 
 @dataclass(frozen=True, kw_only=True)
 class Estimated:
-    """The estimate, and the files that were written."""
+    """The estimate, the files that were written, and what bounds it if that was asked for."""
 
     estimate: Estimate
     title: str
     files: Sequence[Path]
+    bounds: Sequence[Bound] = ()
 
     @property
     def table(self) -> str:
-        """A line per layer."""
-        return report.table(self.estimate)
+        """A line per layer; a line per bound."""
+        found = f"\n\nif something cost nothing, cycles:\n{bounds.table(self.bounds)}" if self.bounds else ""
+        return report.table(self.estimate) + found
 
     @property
     def summary(self) -> str:
@@ -58,7 +61,8 @@ class Estimated:
 def estimate(
     model: str | Path | Network, *, frames: int | None = None, size: int | None = None,
     preset: str | MachineConfig | None = None, memory: Ddr = DDR, repconv: str | Path | Collection[str] = "fused",
-    out: str | Path | None = None, json: str | Path | None = None, progress: Callable[[str], None] | None = None,
+    with_bounds: bool = False, out: str | Path | None = None, json: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Estimated:
     """Estimate the cycles of a network.
 
@@ -69,6 +73,7 @@ def estimate(
         preset: Machine; None: that of the directory's program, else the flagship.
         memory: The DDR.
         repconv: RepConvs that stay unfused, as for `quantize`; for names only.
+        with_bounds: Also tell what would be left if transfers cost nothing (`hw.estimate.bounds`), in the table.
         out: Directory for `estimate_layer_cycles.json`, `estimate_network_performance.json` and `roofline.png`.
         json: File for both reports in one.
         progress: Hears one line per step.
@@ -94,7 +99,11 @@ def estimate(
             files.append(Path(out) / "roofline.png")
         except ModuleNotFoundError:
             tell("no picture: matplotlib is not installed (pip install 'spikeloom[plot]')")
-    return Estimated(estimate=result, title=title, files=files)
+    found: Sequence[Bound] = ()
+    if with_bounds:
+        tell("estimate again, without transfers")
+        found = bounds.bounds(program, memory=memory)
+    return Estimated(estimate=result, title=title, files=files, bounds=found)
 
 
 def program_of(

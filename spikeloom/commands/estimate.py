@@ -22,6 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         """
         spikeloom estimate 15M
         spikeloom estimate 55M --frames 32 --size 224 --preset zcu104 --out build/estimate
+        spikeloom estimate 15M --frames 8 --bounds
         spikeloom estimate 55M --size 112 --repconv auto --out build/estimate
         spikeloom estimate build/machine --json build/estimate.json
         """)
@@ -35,6 +36,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--preset", choices=sorted(PRESETS), metavar="P",
         help=f"machine: {', '.join(sorted(PRESETS))} (that of a built directory, else zcu104)")
     add_repconv(parser)
+    parser.add_argument(
+        "--bounds", action="store_true", help="show also the cycles that would be left if transfers cost nothing")
     parser.add_argument(
         "--out", type=Path, metavar="DIR",
         help="write estimate_layer_cycles.json, estimate_network_performance.json, roofline.png, and repconv.json with "
@@ -50,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.out and arguments.out / "repconv.json", frames=arguments.frames, size=arguments.size)
     result = estimate(
         arguments.model, frames=arguments.frames, size=arguments.size, preset=arguments.preset, repconv=repconv,
-        out=arguments.out, json=arguments.json, progress=Progress())
+        with_bounds=arguments.bounds, out=arguments.out, json=arguments.json, progress=Progress())
     show(result.table)
     show(result.summary)
     for path in result.files:

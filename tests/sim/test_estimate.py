@@ -58,6 +58,13 @@ def test_errors_are_one_line(words, message, capsys, tmp_path, monkeypatch):
     assert message in lines[0]
 
 
+def test_bounds_are_shown(capsys):
+    assert cli.main(["estimate", "micro", "--preset", "tiny", "--bounds"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    total = next(line.split()[1] for line in lines if line.startswith("all "))
+    assert f"everything as it is {total} 100.0 %" in [" ".join(line.split()) for line in lines]
+
+
 def test_compare(tmp_path, capsys):
     made = api.estimate("micro", preset="tiny").estimate
     counters = {"cycles": round(2 * made.cycles * 1.02), "frames": 2 * made.frames,
