@@ -13,31 +13,20 @@ import numpy as np
 import pytest
 
 from spikeloom.config import MachineConfig, preset
-from spikeloom.hw.isa import CHUNK_COMMON, Core, Engine, Instruction, Opcode, Target, unpack_fields
+from spikeloom.hw.isa import Engine, Instruction, Opcode
 from spikeloom.hw.program import compiler
 from spikeloom.hw.program.compiler import compile_network
 from spikeloom.hw.program.errors import MappingError
 from spikeloom.hw.program.interpreter import Interpreter
-from spikeloom.hw.program.layout import Region, ceil_div
+from spikeloom.hw.program.layout import Region
 from spikeloom.hw.program.memory import InterpreterError
 from spikeloom.hw.program.program import Program
-from spikeloom.network import Network, NetworkError, Neuron, TemporalAttend, Tensor
+from spikeloom.network import Network, NetworkError
 from spikeloom.quantize.random_clips import random_clip
 from spikeloom.quantize.random_networks import random_network
 from spikeloom.quantize.reference import Reference
 
-MACHINES = {
-    "tiny": preset("tiny"), "small": preset("small"), "zcu104": replace(preset("zcu104"), temporal_unit=True),
-    # few lanes, tables filled in parallel, two beats per row of K^T V, odd depths
-    "cramped": MachineConfig(
-        lanes=4, word_channels=16, banks=4, output_words=2, load_groups=2, depthwise_rows=4, spike_depth=1022,
-        weight_depth=64, chunk_depth=16, parameter_depth=16, accumulator_depth=30, residual_depth=34, line_bytes=256,
-        temporal_unit=True),
-    # many banks: words in several of them; one accumulator word; window rows one by one
-    "wide": MachineConfig(
-        lanes=8, word_channels=8, banks=8, output_words=1, load_groups=1, depthwise_rows=1, spike_depth=700,
-        weight_depth=128, chunk_depth=64, parameter_depth=16, accumulator_depth=50, residual_depth=16,
-        line_bytes=512, temporal_unit=True)}
+from .machines import MACHINES
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -81,57 +70,6 @@ def test_enlarged_output_is_refused(builder):
     made.upsample(made.conv(kind="residual"))
     with pytest.raises(MappingError, match="operator upsample1: an enlarged map cannot be the output"):
         compile_network(made.network, preset("tiny"))
-
-
-@pytest.mark.parametrize("seed", [2, 8, 11, 12, 28, 72])
-def test_temporal_attention(check, seed):
-    """One to six lane groups, heads of 7, 12, 45 channels and of whole words, maps of one tile and of several."""
-    network = random_network(seed, theme="temporal")
-    for name in ("tiny", "wide") if seed % 8 else ("small", "cramped"):
-        check(network, MACHINES[name], seed)
-
-
-@pytest.mark.parametrize(("seed", "names", "runs"), [
-    (2, ("tiny",), [3]), (7, ("small", "cramped"), [56, 4, 8]), (22, ("tiny",), [6, 8]),
-    (31, ("wide", "cramped"), [12, 32, 4, 8])])
-def test_temporal_attention_of_integer_spikes(check, seed, names, runs):
-    """Maps of K in bank 1 up to seven times or once; as many chunks in a COMPUTE as its header buffer holds."""
-    network, found = random_network(seed, theme="timed", cycles=30_000), []
-    for name in names:
-        program = check(network, MACHINES[name], seed)
-        temporal = [i.body["chunks"] for i in program.instructions() if i.body.get("core") == Core.TEMPORAL]
-        found += sorted(set(temporal))
-    assert found == runs
-
-
-def test_temporal_attention_of_integer_spikes_in_strips(check):
-    """Strips of fewer rows than the map, the last one moved up to end with it."""
-    network = random_network(36, theme="timed", cycles=30_000)
-    program = check(network, replace(MACHINES["wide"], spike_depth=400), 36)
-    pixels = [i.body["rows"] for i in program.instructions() if i.body.get("core") == Core.TEMPORAL]
-    assert pixels == [2 * 6] * 10 + [6] * 10
-
-
-def test_temporal_attention_is_refused():
-    network = random_network(2, theme="temporal")
-    with pytest.raises(MappingError, match=r"operator temporal6: the machine has no unit for .* \(`temporal_unit`\)"):
-        compile_network(network, preset("zcu104"))
-    shallow = replace(MACHINES["cramped"], spike_depth=16)
-    with pytest.raises(MappingError, match=r"rows of \d+ words do not fit half of a spike bank \(8 words\)"):
-        compile_network(network, shallow)
-
-
-@pytest.mark.parametrize(("channels", "levels", "what"), [(2048, 1, ""), (512, 4, " of spikes of 4 levels")])
-def test_wide_heads_of_temporal_attention_are_refused(channels, levels, what):
-    spikes = Tensor(name="in", kind="integers" if levels > 1 else "spikes", channels=channels, levels=levels)
-    neuron = Neuron(mode="planes", bias="zero", shift="zero", planes="out")
-    network = Network(
-        frames=1, tensors={"in": spikes, "out": replace(spikes, name="out", kind="planes", levels=1)},
-        arrays={"zero": np.zeros(channels, np.int32)}, input="in", output="out", operators=[TemporalAttend(
-            name="attend", query="in", key="in", value="in", heads=1, bipolar=True, neuron=neuron)])
-    message = f"operator attend: heads of {channels} channels{what} exceed the scores of 12 bits"
-    with pytest.raises(MappingError, match=message):
-        compile_network(network, preset("tiny"))
 
 
 @pytest.mark.slow
@@ -237,68 +175,6 @@ def test_planes_of_two_pairs_do_not_fit_the_banks_together(builder, check):
         compiler._compile(made.network, preset("tiny"), observe=False, apart=False)
     program = check(made.network, preset("tiny"), 6)
     assert any(i.body["local"] for i in program.instructions() if i.opcode is Opcode.DRAIN)
-
-
-@pytest.mark.parametrize("seed", [300, 301, 303, 54, 89])
-def test_integer_spikes(check, seed):
-    network = random_network(seed, theme="integers", cycles=30_000)
-    assert any(tensor.kind == "integers" for tensor in network.tensors.values())
-    for name in ("tiny", "cramped"):
-        check(network, MACHINES[name], seed)
-
-
-def test_integer_spikes_in_pieces(builder, check):
-    """Units of a single map; several words of thresholds; pairs of maps of K and V in several COMPUTEs."""
-    made = builder("spikes", 20, 6, 8, frames=3)
-    first, second = (made.conv(channels=40, levels=levels) for levels in (7, 5))
-    attended = made.attend(first, made.keyvalue(first, second, heads=2, bipolar=False), bipolar=False)
-    made.conv(attended, channels=9)
-    made.depthwise(made.conv(first, channels=40, kernel=3, padding=1, mode="residual", levels=3), kernel=5, padding=2)
-    program = check(made.network, replace(MACHINES["cramped"], spike_depth=140), 1)
-    chunks = [i.body["chunks"] for i in program.instructions() if i.body.get("core") == Core.HAMMING]
-    assert set(chunks) == {8, 35 % 8}
-    check(made.network, MACHINES["wide"], 2)
-
-
-def test_integer_spikes_keep_their_tables(builder, check):
-    """The maps of a tensor take turns at each chunk, so tables are filled as often as for binary spikes."""
-    fills = []
-    for levels in (1, 4):
-        made = builder("spikes", 48, 4, 4)
-        made.conv(made.conv(channels=48, levels=levels), channels=8, kernel=3, padding=1)
-        program = check(made.network, preset("tiny"), 1)
-        runs = [i.body for i in program.instructions() if i.opcode is Opcode.COMPUTE and i.layer == 1]
-        chunks = sum(body["chunks"] for body in runs)
-        assert chunks == levels * 27
-        fills.append(_table_fills(program, 1))
-    assert fills == [27, 27]
-
-
-def _table_fills(program: Program, layer: int) -> int:
-    """Chunk headers that fill the tables, among those that the operator loads."""
-    size, count = program.config.chunk_header_beats * program.config.beat_bytes, 0
-    for instruction in program.instructions():
-        body = instruction.body
-        if instruction.layer == layer and body.get("target") == Target.CHUNKS:
-            data = program.image[body["offset"]:body["offset"] + body["beats"] * program.config.beat_bytes]
-            words = [int.from_bytes(data[at:at + 4], "little") for at in range(0, len(data), size)]
-            count += sum(unpack_fields(CHUNK_COMMON, word)["load"] for word in words)
-    return count
-
-
-@pytest.mark.parametrize(("height", "frames"), [(7, 4), (8, 4), (20, 4), (9, 7)])
-def test_integer_spikes_of_a_spatial_sum(builder, check, height, frames):
-    """Of a map that is drained at once, or in two or more tiles; with two lane groups."""
-    made = builder("spikes", 12, height, 9, frames=frames)
-    stream = made.conv(channels=12, kernel=3, padding=1, kind="residual")
-    pooled = made.conv(channels=12, mode="residual", pool=True, shortcut=stream, levels=4)
-    made.conv(pooled, channels=7, kind="logits")
-    program = check(made.network, preset("tiny"), 4)
-    sums = [i.body for i in program.instructions() if i.opcode is Opcode.DRAIN and i.body["pool"]]
-    groups = 2 * ceil_div(frames, program.config.lanes)  # and two words
-    assert sum(body["pool_first"] for body in sums) == groups
-    assert sum(body["pool_last"] for body in sums) == 4 * groups
-    assert sum(body["pixels"] for body in sums) == (9 * height + 3) * groups
 
 
 def test_accumulators_too_large_for_a_spatial_sum(builder):
