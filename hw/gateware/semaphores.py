@@ -4,6 +4,9 @@
 
 `put` bit `p * N + c` adds a token from producer p for consumer c, `take` bit `p * N + c` removes one; both in one cycle
 cancel. `available` bit `p * N + c` is 1 where a token is there. `overflow` pulses when a full counter is put to.
+
+    put, take -> counter -> any? -> available          registers between all of them: whoever looks at `available`
+        '------> full? --> any? --> overflow           has a whole cycle to decide
 """
 
 from __future__ import annotations
@@ -16,12 +19,19 @@ COUNTER_BITS = 8
 
 
 class Semaphores(wiring.Component):
-    """`engines` x `engines` token counters of 8 bits. Latency 1. The caller takes only what is available."""
+    """`engines` x `engines` token counters of 8 bits.
+
+    A token is `available` `latency` = 2 cycles after its `put`, and no more so 2 cycles after its `take`. The caller
+    takes only what is available, and no token of a pair in the cycle after it took one. `overflow` comes 2 cycles
+    after the `put`.
+    """
 
     put: Signal
     take: Signal
     available: Signal
     overflow: Signal
+
+    latency = 2
 
     def __init__(self, engines: int) -> None:
         if engines < 2:
@@ -47,5 +57,6 @@ class Semaphores(wiring.Component):
                 m.d.sync += tokens.eq(tokens + 1)
             with m.Elif(less):
                 m.d.sync += tokens.eq(tokens - 1)
-        m.d.comb += [self.available.eq(Cat(available)), self.overflow.eq(Cat(full).any())]
+        beyond = Signal(len(full), name="beyond")
+        m.d.sync += [self.available.eq(Cat(available)), beyond.eq(Cat(full)), self.overflow.eq(beyond.any())]
         return m

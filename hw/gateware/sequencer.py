@@ -22,6 +22,7 @@ from spikeloom.registers import ErrorCode
 
 from ..isa import BODY_HIGH, BODY_LOW, ENGINE_OF, FIELDS, INSTRUCTION_BYTES, Engine, Opcode
 from .axi import ReadClient
+from .pipeline import delayed_flag
 from .semaphores import Semaphores
 
 INSTRUCTION_BITS = 8 * INSTRUCTION_BYTES
@@ -246,7 +247,8 @@ class Sequencer(wiring.Component):
         here = INDEX_BITS * Engine.SEQUENCER
         m.d.comb += [self.error_index.eq(fetch.o_index), self.error_engine.eq(Engine.SEQUENCER),
                      self.indices[here:here + INDEX_BITS].eq(fetch.o_index)]
-        empty = Cat(queue.empty for queue in queues.values()).all()
+        # An overflow is known a few cycles after the last `done`: so long nothing is called finished.
+        empty = delayed_flag(m, Cat(queue.empty for queue in queues.values()).all(), Semaphores.latency, "empty").all()
         with m.FSM():
             with m.State("RUN"):
                 m.d.comb += fetch.run.eq(self.run)
