@@ -14,7 +14,7 @@ from spikeloom.hw.gateware.drain import ITEM_DEPTH, SPIKE_DEPTH, DrainEngine
 from spikeloom.hw.gateware.hamming import HammingUnit
 from spikeloom.hw.gateware.packer import PixelPacker
 from spikeloom.hw.gateware.semaphores import Semaphores
-from spikeloom.hw.gateware.sequencer import FETCH_AHEAD, IN_FLIGHT, QUEUE_DEPTH
+from spikeloom.hw.gateware.sequencer import FETCH_AHEAD, IN_FLIGHT, QUEUE_DEPTH, InstructionQueue
 from spikeloom.hw.gateware.table_loader import TableLoader
 from spikeloom.hw.gateware.walker import BankReader, Walker
 
@@ -77,12 +77,12 @@ class Times:
         flush: From the last position to `done` (compute: `flush_cycles`).
         matrix: From the last position to the first beat of K^T V (bank reader, Hamming unit).
         pixels: LOAD_PIXELS beyond its slots (packer: `cycles`).
-        token: From `done` to the token at the consumer (semaphores: `latency`).
+        issue: From the arrival of the last token to the hand-over to the engine (queue: OFFER, `latency`).
+        token: From `done` to the token at the consumer (queue, semaphores: `latency`).
 
     Counted in the source; `read_end` and `write_start` fitted to the busy counters of RTL runs of the demo network on
     `small` and `zcu104` (DDR as in `sim.bench`):
 
-        issue: From the arrival of the last token to the hand-over to the engine (sequencer: WAIT, OFFER).
         fetch_check: From the last beat of an instruction until it can be distributed (CRC of 15 words, 3 states).
         read_start: From the hand-over of a load to the first address on the bus (engine, generator, port: registers).
         read_end: From the last beat on the bus to `done` (port, FIFO, buffer: registers).
@@ -111,8 +111,8 @@ class Times:
     flush: float
     matrix: float
     pixels: float
-    issue: float = 2
-    token: float = 1
+    issue: float
+    token: float
     fetch_check: float = 18
     read_start: float = 5
     read_end: float = 4
@@ -142,4 +142,4 @@ def _read(config: MachineConfig) -> Times:
         drain_gap=drain.GAP, drain_latency=drain.flight, header=ChunkFetch.latency + 1, table=TableLoader.latency,
         near=Walker.near, spacing=compute.accumulators.spacing, flush=compute.flush_cycles,
         matrix=BankReader.latency + HammingUnit.latency + 1, pixels=PixelPacker(config).cycles(0, 0, 0, 1),
-        token=Semaphores.latency)
+        issue=InstructionQueue.latency + 1, token=InstructionQueue.latency + Semaphores.latency)

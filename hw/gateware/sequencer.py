@@ -22,7 +22,6 @@ from spikeloom.registers import ErrorCode
 
 from ..isa import BODY_HIGH, BODY_LOW, ENGINE_OF, FIELDS, INSTRUCTION_BYTES, Engine, Opcode
 from .axi import ReadClient
-from .pipeline import delayed_flag
 from .semaphores import Semaphores
 
 INSTRUCTION_BITS = 8 * INSTRUCTION_BYTES
@@ -50,7 +49,8 @@ class InstructionFetch(wiring.Component):
     """Reads instructions in order and checks their CRC.
 
     Ports: `run` (level: fetch from `base` on; low stops requesting), `reads` (`ReadClient`), `o_*`: one instruction
-    (`o_valid`, `o_ready`, `o_word`, `o_good`), `o_index` counts from 0.
+    (`o_valid`, `o_ready`, `o_word`, `o_good`), `o_index` counts from 0. Word and index stand a cycle longer than
+    `o_valid`.
 
     Throughput: one instruction in 20 cycles plus its beats (the CRC takes 32 bits per cycle).
     """
@@ -64,6 +64,8 @@ class InstructionFetch(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        self.taken = Signal(name="taken")  # a cycle ago
+        m.d.sync += self.taken.eq(self.o_valid & self.o_ready)
         self._request(m)
         collected = self._collect(m)
         self._check(m, collected)
@@ -77,8 +79,8 @@ class InstructionFetch(wiring.Component):
             request.valid.eq(self.run & (ahead != FETCH_AHEAD)),
             request.payload.address.eq(self.base + (next_index << INSTRUCTION_BYTES.bit_length() - 1)),
             request.payload.length.eq(self.beats)]
-        issued, taken = request.valid & request.ready, self.o_valid & self.o_ready
-        m.d.sync += [ahead.eq(ahead + issued - taken)]
+        issued = request.valid & request.ready
+        m.d.sync += [ahead.eq(ahead + issued - self.taken)]
         with m.If(issued):
             m.d.sync += next_index.eq(next_index + 1)
 
@@ -92,7 +94,9 @@ class InstructionFetch(wiring.Component):
         with m.If(source.valid & source.ready):
             m.d.sync += [self.o_word.eq(Cat(self.o_word[width:], source.payload)), count.eq(count + 1)]
         with m.If(self.o_valid & self.o_ready):
-            m.d.sync += [count.eq(0), self.o_index.eq(self.o_index + 1)]
+            m.d.sync += count.eq(0)
+        with m.If(self.taken):
+            m.d.sync += self.o_index.eq(self.o_index + 1)
         return full
 
     def _check(self, m: Module, collected: Signal) -> None:
@@ -124,15 +128,25 @@ class InstructionFetch(wiring.Component):
 class InstructionQueue(wiring.Component):
     """Queue and issue unit of one engine.
 
-    Ports: `i_*` from the decoder (`i_valid`, `i_ready`, `i_word`: an instruction, `i_index`); `available` (one bit per
-    producer) and `take` (tokens taken, pulse); `put` (one bit per consumer, pulse at completion); to the engine
-    `o_valid`, `o_ready`, `o_opcode`, `o_body` (they stand until `o_ready`), and back `done` (pulse, once per
-    instruction and in order, at the earliest in the cycle after `o_ready`). `executing`: one is offered or in the
-    engine, `blocked`: none is, and one waits for tokens; `index`: the oldest instruction that is not done. `empty`:
-    nothing queued or executing.
+    Ports: `i_*` from the decoder (`i_valid`, `i_ready`; `i_word`: an instruction, and `i_index` stand a cycle longer;
+    two cycles at least lie between instructions); `available` (one bit per producer) and `take` (tokens taken, pulse);
+    `put` (one bit per consumer, pulse at completion); to the engine `o_valid`, `o_ready`, `o_opcode`, `o_body` (they
+    stand until `o_ready`), and back `done` (pulse, once per instruction and in order, at the earliest in the cycle
+    after `o_ready`). `executing`: one is offered or in the engine, `blocked`: none is, and one waits for tokens;
+    `index`: the oldest instruction that is not done, 2 cycles after its `done` the next. `empty`: nothing queued or
+    executing. `finished`: `done`, a cycle later, with `put`.
 
-    The engine has at most `IN_FLIGHT` instructions; after one is taken the next is offered 2 cycles later.
+        WAIT --tokens there, room--> OFFER (first cycle: take) --ready--> TAKEN (out of the queue) --> WAIT
+
+    A register ends every decision: what the engine says (`o_ready`, `done`) goes into one, and no more than the state
+    tells the FIFOs what to do. The tokens of an instruction are seen 2 cycles after those of the one before were taken,
+    as `Semaphores` asks.
+
+    The engine has at most `IN_FLIGHT` instructions. Latency: token to `o_valid` 1 cycle, `done` to `put` 1 cycle; after
+    an instruction is taken the next is offered 3 cycles later.
     """
+
+    latency = 1
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -140,7 +154,7 @@ class InstructionQueue(wiring.Component):
             "i_valid": In(1), "i_ready": Out(1), "i_word": In(INSTRUCTION_BITS), "i_index": In(INDEX_BITS),
             "available": In(ENGINES), "take": Out(ENGINES), "put": Out(ENGINES),
             "o_valid": Out(1), "o_ready": In(1), "o_opcode": Out(8), "o_body": Out(BODY_BITS), "done": In(1),
-            "executing": Out(1), "blocked": Out(1), "index": Out(INDEX_BITS), "empty": Out(1)})
+            "executing": Out(1), "blocked": Out(1), "index": Out(INDEX_BITS), "empty": Out(1), "finished": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -150,39 +164,48 @@ class InstructionQueue(wiring.Component):
         m.submodules.fifo = queue = fifo.SyncFIFOBuffered(width=layout.size, depth=QUEUE_DEPTH)
         entry = data.View(layout, Signal(layout, name="entry").as_value())
         head = data.View(layout, queue.r_data)
+        write = Signal(name="write")
         m.d.comb += [
             entry.opcode.eq(self.i_word[:8]), entry.wait.eq(self.i_word[8:16]), entry.signal.eq(self.i_word[16:24]),
             entry.index.eq(self.i_index), entry.body.eq(self.i_word[BODY_LOW:BODY_LOW + bits]),
-            queue.w_data.eq(entry.as_value()), queue.w_en.eq(self.i_valid), self.i_ready.eq(queue.w_rdy),
+            queue.w_data.eq(entry.as_value()), queue.w_en.eq(write),
             self.o_opcode.eq(head.opcode), self.o_body.eq(head.body)]
-        issued = Signal(name="issued")
-        running, room = self._running(m, issued, head)
+        m.d.sync += [write.eq(self.i_valid & self.i_ready), self.i_ready.eq(queue.w_rdy)]
+        running, room = self._running(m, queue.r_en, head)
         satisfied = (head.wait & ~self.available) == 0
+        fresh = Signal(name="fresh")
+        m.d.sync += fresh.eq(0)
+        with m.If(fresh):
+            m.d.comb += self.take.eq(head.wait)
         with m.FSM() as fsm:
             with m.State("WAIT"):
-                with m.If(queue.r_rdy & satisfied):
-                    m.d.comb += self.take.eq(head.wait)
+                with m.If(queue.r_rdy & satisfied & room):
+                    m.d.sync += fresh.eq(1)
                     m.next = "OFFER"
             with m.State("OFFER"):
-                m.d.comb += [self.o_valid.eq(room), issued.eq(room & self.o_ready), queue.r_en.eq(issued)]
-                with m.If(issued):
-                    m.next = "WAIT"
+                m.d.comb += self.o_valid.eq(1)
+                with m.If(self.o_ready):
+                    m.next = "TAKEN"
+            with m.State("TAKEN"):
+                m.d.comb += queue.r_en.eq(1)
+                m.next = "WAIT"
             m.d.comb += [
-                self.executing.eq(running | fsm.ongoing("OFFER")), self.empty.eq(~queue.r_rdy & ~running),
+                self.executing.eq(running | ~fsm.ongoing("WAIT")), self.empty.eq(~queue.r_rdy & ~running),
                 self.blocked.eq(queue.r_rdy & ~satisfied & ~self.executing)]
         return m
 
-    def _running(self, m: Module, issued: Signal, head: Any) -> tuple[Value, Value]:
+    def _running(self, m: Module, taken: Value, head: Any) -> tuple[Value, Value]:
         """What the engine has taken: signals the oldest at `done`. Returns (there is one, there is room for one)."""
         layout = data.StructLayout({"signal": ENGINES, "index": INDEX_BITS})
-        m.submodules.running = taken = fifo.SyncFIFO(width=layout.size, depth=IN_FLIGHT)
-        oldest = data.View(layout, taken.r_data)
+        m.submodules.running = inside = fifo.SyncFIFO(width=layout.size, depth=IN_FLIGHT)
+        oldest = data.View(layout, inside.r_data)
+        m.d.sync += self.finished.eq(self.done)
         m.d.comb += [
-            taken.w_data.eq(Cat(head.signal, head.index)), taken.w_en.eq(issued), taken.r_en.eq(self.done),
-            self.index.eq(Mux(taken.r_rdy, oldest.index, head.index))]
-        with m.If(self.done):
+            inside.w_data.eq(Cat(head.signal, head.index)), inside.w_en.eq(taken), inside.r_en.eq(self.finished),
+            self.index.eq(Mux(inside.r_rdy, oldest.index, head.index))]
+        with m.If(self.finished):
             m.d.comb += self.put.eq(oldest.signal)
-        return taken.r_rdy, taken.w_rdy
+        return inside.r_rdy, inside.w_rdy
 
 
 class Sequencer(wiring.Component):
@@ -192,9 +215,10 @@ class Sequencer(wiring.Component):
     per queued engine e (lower-case name): `<e>_valid`, `<e>_ready`, `<e>_opcode`, `<e>_body` to the engine, `<e>_done`
     back. `ended`: END was reached, its tokens taken and every queue is empty (level). `error` (pulse), `error_code`,
     `error_engine`, `error_index`: bad instruction or semaphore overflow. `executing`, `blocked` (one bit per engine),
-    `indices` (oldest unfinished instruction of every engine, INDEX_BITS each), `finished` (pulse: an instruction
-    finished).
+    `indices` (oldest unfinished instruction of every engine, INDEX_BITS each; 2 cycles after its `done` the next),
+    `finished` (pulse: an instruction finished, a cycle ago).
 
+    Opcodes are looked at a cycle ahead of their instructions (`InstructionFetch` holds the word for longer than that).
     A queue that is full holds the fetch up; since waits point backwards in program order this cannot deadlock.
     """
 
@@ -218,7 +242,7 @@ class Sequencer(wiring.Component):
         m.d.comb += fetch.base.eq(self.base)
         queues = {engine: self._queue(m, engine, semaphores, fetch) for engine in QUEUED}
         self._decode(m, fetch, semaphores, queues)
-        m.d.comb += self.finished.eq(Cat(getattr(self, f"{e.name.lower()}_done") for e in QUEUED).any())
+        m.d.comb += self.finished.eq(Cat(queue.finished for queue in queues.values()).any())
         return m
 
     def _queue(self, m: Module, engine: Engine, semaphores: Semaphores, fetch: InstructionFetch) -> InstructionQueue:
@@ -239,16 +263,37 @@ class Sequencer(wiring.Component):
                 semaphores.put[engine * ENGINES + other].eq(queue.put[other])]
         return queue
 
+    def _opcode(self, m: Module, opcode: Value) -> tuple[Signal, Signal, Signal]:
+        """Registers behind the opcode, which stands long before the instruction is offered.
+
+        Returns (its queue, one bit each in the order of `QUEUED`; it is END; it is unknown).
+        """
+        for_queue, for_end, unknown = (
+            Signal(width, name=name) for name, width in (("for_queue", len(QUEUED)), ("for_end", 1), ("unknown", 1)))
+        m.d.sync += [for_queue.eq(0), for_end.eq(0), unknown.eq(0)]
+        with m.Switch(opcode):
+            for op, engine in ENGINE_OF.items():
+                with m.Case(op):
+                    m.d.sync += (for_end if engine is Engine.SEQUENCER else for_queue[QUEUED.index(engine)]).eq(1)
+            with m.Default():
+                m.d.sync += unknown.eq(1)
+        return for_queue, for_end, unknown
+
     def _decode(self, m: Module, fetch: InstructionFetch, semaphores: Semaphores,
                 queues: dict[Engine, InstructionQueue]) -> None:
-        opcode = fetch.o_word[:8]
+        for_queue, for_end, unknown = self._opcode(m, fetch.o_word[:8])
         waits = fetch.o_word[8:16]
         tokens = Cat(semaphores.available[p * ENGINES + Engine.SEQUENCER] for p in range(ENGINES))
         here = INDEX_BITS * Engine.SEQUENCER
         m.d.comb += [self.error_index.eq(fetch.o_index), self.error_engine.eq(Engine.SEQUENCER),
                      self.indices[here:here + INDEX_BITS].eq(fetch.o_index)]
-        # An overflow is known a few cycles after the last `done`: so long nothing is called finished.
-        empty = delayed_flag(m, Cat(queue.empty for queue in queues.values()).all(), Semaphores.latency, "empty").all()
+        # A cycle late, thus not before an overflow by the last `put` is known. The fetch brings END many cycles after
+        # the instruction before it, which is at the head of its queue by then.
+        empty = Signal(name="empty")
+        m.d.sync += empty.eq(Cat(queue.empty for queue in queues.values()).all())
+        # So is `ready`: a queue that has room keeps it until the fetch brings something.
+        ready = Signal(name="ready")
+        m.d.sync += ready.eq((for_queue & Cat(queue.i_ready for queue in queues.values())).any())
         with m.FSM():
             with m.State("RUN"):
                 m.d.comb += fetch.run.eq(self.run)
@@ -258,18 +303,15 @@ class Sequencer(wiring.Component):
                 with m.Elif(fetch.o_valid & ~fetch.o_good):
                     m.d.comb += [self.error.eq(1), self.error_code.eq(ErrorCode.BAD_CHECKSUM)]
                     m.next = "STOPPED"
+                with m.Elif(fetch.o_valid & unknown):
+                    m.d.comb += [self.error.eq(1), self.error_code.eq(ErrorCode.BAD_OPCODE)]
+                    m.next = "STOPPED"
                 with m.Elif(fetch.o_valid):
-                    with m.Switch(opcode):
-                        for op, engine in ENGINE_OF.items():
-                            with m.Case(op):
-                                if engine is Engine.SEQUENCER:
-                                    with m.If(((waits & ~tokens) == 0) & empty):
-                                        m.next = "ENDED"
-                                else:
-                                    m.d.comb += [queues[engine].i_valid.eq(1), fetch.o_ready.eq(queues[engine].i_ready)]
-                        with m.Default():
-                            m.d.comb += [self.error.eq(1), self.error_code.eq(ErrorCode.BAD_OPCODE)]
-                            m.next = "STOPPED"
+                    with m.If(ready):
+                        m.d.comb += [fetch.o_ready.eq(1),
+                                     Cat(queue.i_valid for queue in queues.values()).eq(for_queue)]
+                    with m.If(for_end & ((waits & ~tokens) == 0) & empty):
+                        m.next = "ENDED"
             with m.State("ENDED"):
                 m.d.comb += self.ended.eq(1)
             with m.State("STOPPED"):

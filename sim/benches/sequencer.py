@@ -64,47 +64,55 @@ class Memory:
 
 
 class FakeEngine:
-    """Takes instructions, up to `depth` before the first is done; each is done a random time after the one before.
+    """Takes instructions, up to `depth` before the first is done; each is done a random time (at most `pause` cycles)
+    after the one before, often in the very next cycle.
 
-    Logs (cycle taken, cycle done, opcode, body, index reported at `done`) and how many were in it at most.
+    Logs (cycle taken, cycle done, opcode, body, index reported a cycle after `done`) and how many were in it at most.
     """
 
-    def __init__(self, dut, engine: Engine, rng: random.Random, depth: int) -> None:
+    def __init__(self, dut, engine: Engine, rng: random.Random, depth: int, pause: int) -> None:
         self.dut, self.engine, self.rng, self.depth, self.most = dut, engine, rng, depth, 0
+        self.pause = pause
         self.log: list[tuple[int, int, int, int, int]] = []
+
+    def _wait(self) -> int:
+        """Cycles until the oldest instruction is done."""
+        return 1 + self.rng.choice([0, self.rng.randrange(self.pause)])
 
     async def serve(self) -> None:
         """For ever."""
         name = self.engine.name.lower()
         port = {key: getattr(self.dut, f"{name}_{key}") for key in ("valid", "ready", "opcode", "body", "done")}
         inside: list[tuple[int, int, int]] = []
-        end = 0
+        end, late = 0, None
         while True:
             done = bool(inside) and support.cycle() >= end
             ready = len(inside) < self.depth and self.rng.random() < 0.5
             port["ready"].value, port["done"].value = int(ready), int(done)
             await ReadOnly()
             now = support.cycle()
-            if done:
-                at, opcode, body = inside.pop(0)
+            if late:
+                at, opcode, body = late
                 index = int(self.dut.indices.value) >> INDEX_BITS * self.engine & (1 << INDEX_BITS) - 1
-                self.log.append((at, now, opcode, body, index))
-                end = now + 1 + self.rng.randrange(200)
+                self.log.append((at, now - 1, opcode, body, index))
+            late = inside.pop(0) if done else None
+            if done:
+                end = now + self._wait()
             if ready and port["valid"].value:
-                end = end if inside else now + 1 + self.rng.randrange(200)
+                end = end if inside else now + self._wait()
                 inside.append((now, int(port["opcode"].value), int(port["body"].value)))
                 self.most = max(self.most, len(inside))
             await RisingEdge(self.dut.clk)
 
 
-async def run(dut, image: bytes, rng: random.Random) -> dict[Engine, FakeEngine]:
+async def run(dut, image: bytes, rng: random.Random, pause: int = 400) -> dict[Engine, FakeEngine]:
     """Start memory, engines and the sequencer."""
     config = support.config()
     await support.start(dut)
     dut.base.value = support.parameters()["base"]
     cocotb.start_soon(Memory(dut, image, config.beat_bytes, rng).serve())
     depths = dict(zip(QUEUED, itertools.cycle([1, 2, IN_FLIGHT, IN_FLIGHT + 2]), strict=False))
-    engines = {e: FakeEngine(dut, e, random.Random(rng.random()), depth) for e, depth in depths.items()}
+    engines = {e: FakeEngine(dut, e, random.Random(rng.random()), depth, pause) for e, depth in depths.items()}
     for engine in engines.values():
         cocotb.start_soon(engine.serve())
     dut.run.value = 1
@@ -174,3 +182,16 @@ async def refuses_bad_instructions(dut, kind):
     await until(dut, "error")
     assert int(dut.error_code.value) == code
     assert int(dut.error_index.value) == count
+
+
+@cocotb.test()
+async def overflow_is_known_before_the_end(dut):
+    """The last of 256 signals that nobody waits for is an error, even with END right behind."""
+    body = {"run": 1, "count1": 1, "count2": 1}
+    signal = Instruction(opcode=Opcode.LOAD, body=body, signal=frozenset({Engine.STORE}))
+    program = signal.encode() * 256 + Instruction(opcode=Opcode.END).encode()
+    await run(dut, program, random.Random(support.seed()), pause=1)
+    await until(dut, "error")
+    assert int(dut.error_code.value) == ErrorCode.SEMAPHORE_OVERFLOW
+    await support.ticks(dut, 20)
+    assert int(dut.ended.value) == 0
