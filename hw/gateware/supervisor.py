@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -25,6 +25,13 @@ from .sequencer import INDEX_BITS
 RESET_CYCLES = 4
 ENGINES = len(ENGINE_NAMES)
 
+LOW_BITS = 8
+"""Lower bits of a counter."""
+
+SAMPLED = ("ended", "sequencer_error", "sequencer_code", "sequencer_engine", "sequencer_index", "bus_error_read",
+           "bus_error_write", "executing", "blocked", "indices", "progress", "instruction_finished")
+"""Ports that pass a register. Not so `ports_idle`: in the cycle of `abort` it must be that of this cycle."""
+
 
 class Supervisor(wiring.Component):
     """State of a run.
@@ -32,7 +39,8 @@ class Supervisor(wiring.Component):
     Ports in: `start`, `soft_reset` (pulses), `ended` (level), `sequencer_error` (pulse) with `sequencer_code`,
     `sequencer_engine`, `sequencer_index`; `bus_error_read`, `bus_error_write` (one bit per engine, pulse); `executing`,
     `blocked` (per engine), `indices` (head instruction per engine); `progress` (pulse: an instruction finished or a
-    beat moved), `instruction_finished`; `watchdog` (cycles, 0 is off); `ports_idle`.
+    beat moved), `instruction_finished`; `watchdog` (cycles, 0 is off); `ports_idle`. All but `start`, `soft_reset`,
+    `watchdog` and `ports_idle` pass a register first; `indices` are looked at a cycle after what they belong to.
     Ports out: `run`, `core_reset`, `abort` (levels), `finished` (pulse at done or error); `busy`, `done`, `error`,
     `resetting`; `error_code`, `error_engine`, `error_instruction`; counters `cycles`, `instructions`, `engine_busy`,
     `engine_blocked` (32 bits per queued engine).
@@ -54,13 +62,18 @@ class Supervisor(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        failed = Signal()
-        self._errors(m, failed)
-        self._states(m, failed)
-        self._counters(m)
+        failed, stopped, begin = Signal(), Signal(), Signal()
+        self._seen: dict[str, Signal] = {}
+        for name in SAMPLED:
+            port = getattr(self, name)
+            self._seen[name] = Signal(port.shape(), name=f"seen_{name}")
+            m.d.sync += self._seen[name].eq(port)
+        self._errors(m, failed, stopped)
+        self._states(m, failed, stopped, begin)
+        self._counters(m, begin)
         return m
 
-    def _states(self, m: Module, failed: Signal) -> None:
+    def _states(self, m: Module, failed: Signal, stopped: Signal, begin: Signal) -> None:
         hold = Signal(range(RESET_CYCLES))
         resetting, starting = Signal(), Signal()
         with m.FSM() as fsm:
@@ -69,36 +82,34 @@ class Supervisor(wiring.Component):
             with self._state(m, "IDLE"):
                 m.d.sync += hold.eq(0)
                 with m.If(self.start):
-                    m.d.sync += [self.done.eq(0), self.cycles.eq(0), self.instructions.eq(0), starting.eq(1),
-                                 self.core_reset.eq(1)]
+                    m.d.comb += begin.eq(1)
+                    m.d.sync += [self.done.eq(0), starting.eq(1), self.core_reset.eq(1), self.abort.eq(1)]
                     m.next = "CLEAR"
             with self._state(m, "CLEAR"):
-                m.d.comb += self.abort.eq(1)
                 m.d.sync += [self.core_reset.eq(1), hold.eq(hold + 1)]
                 with m.If(hold == RESET_CYCLES - 1):
-                    m.d.sync += [self.core_reset.eq(0), resetting.eq(0), starting.eq(0)]
+                    m.d.sync += [self.core_reset.eq(0), self.abort.eq(0), resetting.eq(0), starting.eq(0)]
                     m.next = "IDLE"
                     with m.If(starting):
                         m.next = "RUN"
             with self._state(m, "RUN"):
+                m.d.sync += self.abort.eq(failed | self._seen["ended"])
                 with m.If(failed):
                     m.next = "STOP"
-                with m.Elif(self.ended):
+                with m.Elif(self._seen["ended"]):
                     m.next = "CLOSE"
             with self._state(m, "CLOSE"):
-                m.d.comb += self.abort.eq(1)
                 with m.If(self.ports_idle):
                     m.d.comb += self.finished.eq(1)
-                    m.d.sync += self.done.eq(1)
+                    m.d.sync += [self.done.eq(1), self.abort.eq(0)]
                     m.next = "IDLE"
             with self._state(m, "STOP"):
-                m.d.comb += [self.abort.eq(1), self.finished.eq(1)]
+                m.d.comb += [stopped.eq(1), self.finished.eq(1)]
                 m.d.sync += self.error.eq(1)
                 m.next = "HALTED"
             with self._state(m, "HALTED"):
-                m.d.comb += self.abort.eq(1)
+                pass
             with self._state(m, "DRAIN"):
-                m.d.comb += self.abort.eq(1)
                 m.d.sync += hold.eq(0)
                 with m.If(self.ports_idle):
                     m.d.sync += [self.error.eq(0), self.done.eq(0), self.error_code.eq(ErrorCode.NONE)]
@@ -112,53 +123,74 @@ class Supervisor(wiring.Component):
         with m.State(name):
             yield
             with m.If(self.soft_reset):
+                m.d.sync += self.abort.eq(1)
                 m.next = "DRAIN"
 
-    def _errors(self, m: Module, failed: Signal) -> None:
-        """Latch the first error of a run."""
-        idle_cycles = Signal(32)
+    def _errors(self, m: Module, failed: Signal, stopped: Signal) -> None:
+        """Latch the first error of a run, its instruction a cycle later (`stopped`)."""
+        seen = self._seen
         code, engine = Signal(8), Signal(4)
-        index = Signal(INDEX_BITS)
-        with m.If(self.progress | ~self.run):
-            m.d.sync += idle_cycles.eq(0)
-        with m.Else():
-            m.d.sync += idle_cycles.eq(idle_cycles + 1)
-        expired = (self.watchdog != 0) & (idle_cycles >= self.watchdog)
-        with m.If(self.sequencer_error):
-            m.d.comb += [code.eq(self.sequencer_code), engine.eq(self.sequencer_engine),
-                         index.eq(self.sequencer_index)]
-        with m.Elif(self.bus_error_read.any()):
-            m.d.comb += code.eq(ErrorCode.BUS_READ)
-            self._blame(m, self.bus_error_read, engine, index)
-        with m.Elif(self.bus_error_write.any()):
-            m.d.comb += code.eq(ErrorCode.BUS_WRITE)
-            self._blame(m, self.bus_error_write, engine, index)
+        expired = self._watch(m)
+        with m.If(seen["sequencer_error"]):
+            m.d.comb += [code.eq(seen["sequencer_code"]), engine.eq(seen["sequencer_engine"])]
+        with m.Elif(seen["bus_error_read"].any()):
+            m.d.comb += [code.eq(ErrorCode.BUS_READ), engine.eq(_lowest(seen["bus_error_read"]))]
+        with m.Elif(seen["bus_error_write"].any()):
+            m.d.comb += [code.eq(ErrorCode.BUS_WRITE), engine.eq(_lowest(seen["bus_error_write"]))]
         with m.Elif(expired):
-            m.d.comb += [code.eq(ErrorCode.WATCHDOG), engine.eq(Engine.SEQUENCER)]
-            with m.If(self.executing.any()):
-                self._blame(m, self.executing, engine, index)
-            with m.Else():
-                self._blame(m, self.blocked, engine, index)
+            m.d.comb += [code.eq(ErrorCode.WATCHDOG), engine.eq(
+                Mux(seen["executing"].any(), _lowest(seen["executing"]), _lowest(seen["blocked"])))]
         m.d.comb += failed.eq(self.run & (code != ErrorCode.NONE))
+        own, index = Signal(name="own_index"), Signal(INDEX_BITS, name="own")
+        m.d.sync += [own.eq(seen["sequencer_error"]), index.eq(seen["sequencer_index"])]
         with m.If(failed):
-            m.d.sync += [self.error_code.eq(code), self.error_engine.eq(engine), self.error_instruction.eq(index)]
+            m.d.sync += [self.error_code.eq(code), self.error_engine.eq(engine)]
+        with m.If(stopped):
+            for number in range(ENGINES):
+                with m.If(self.error_engine == number):
+                    m.d.sync += self.error_instruction.eq(seen["indices"].word_select(number, INDEX_BITS))
+            with m.If(own):
+                m.d.sync += self.error_instruction.eq(index)
 
-    def _blame(self, m: Module, mask: Signal, engine: Signal, index: Signal) -> None:
-        """The lowest engine of `mask` and its instruction; the sequencer if there is none."""
-        m.d.comb += [engine.eq(Engine.SEQUENCER), index.eq(self.indices[INDEX_BITS * Engine.SEQUENCER:])]
-        for number in reversed(range(ENGINES)):
-            with m.If(mask[number]):
-                m.d.comb += [engine.eq(number), index.eq(self.indices[INDEX_BITS * number:INDEX_BITS * (number + 1)])]
+    def _watch(self, m: Module) -> Signal:
+        """As many cycles without progress as `watchdog` says; the halves are compared a cycle before."""
+        idle_cycles = Signal(32)
+        _count(m, idle_cycles, Const(1), self._seen["progress"] | ~self.run)
+        above, same, low, enabled = (Signal(name=name) for name in ("above", "same", "low", "enabled"))
+        m.d.sync += [
+            above.eq(idle_cycles[16:] > self.watchdog[16:]), same.eq(idle_cycles[16:] == self.watchdog[16:]),
+            low.eq(idle_cycles[:16] >= self.watchdog[:16]), enabled.eq(self.watchdog != 0)]
+        expired = Signal()
+        m.d.comb += expired.eq(enabled & (above | same & low))
+        return expired
 
-    def _counters(self, m: Module) -> None:
-        with m.If(self.run):
-            m.d.sync += [self.cycles.eq(self.cycles + 1), self.instructions.eq(
-                self.instructions + self.instruction_finished)]
+    def _counters(self, m: Module, begin: Signal) -> None:
+        seen = self._seen
+        _count(m, self.cycles, self.run, begin)
+        _count(m, self.instructions, self.run & seen["instruction_finished"], begin)
         for engine in range(ENGINES - 1):
-            for total, level in ((self.engine_busy, self.executing), (self.engine_blocked, self.blocked)):
+            for total, level in ((self.engine_busy, seen["executing"]), (self.engine_blocked, seen["blocked"])):
                 counter = Signal(32, name=f"counter_{'busy' if total is self.engine_busy else 'blocked'}_{engine}")
                 m.d.comb += total[32 * engine:32 * (engine + 1)].eq(counter)
-                with m.If(self.core_reset):
-                    m.d.sync += counter.eq(0)
-                with m.Elif(self.run & level[engine]):
-                    m.d.sync += counter.eq(counter + 1)
+                _count(m, counter, self.run & level[engine], self.core_reset)
+
+
+def _lowest(mask: Signal) -> Value:
+    """Number of the lowest bit that is set; the sequencer if there is none."""
+    number: Value = Const(Engine.SEQUENCER, 4)
+    for bit in reversed(range(ENGINES)):
+        number = Mux(mask[bit], bit, number)
+    return number
+
+
+def _count(m: Module, counter: Signal, more: Value, clear: Value) -> None:
+    """Count up by `more`, unless `clear`. No carry is longer than the upper bits: when the lower ones are about to wrap
+    is known a cycle before, so that both change together."""
+    low, high = counter[:LOW_BITS], counter[LOW_BITS:]
+    full = Signal(name=f"{counter.name}_full")
+    with m.If(clear):
+        m.d.sync += [counter.eq(0), full.eq(0)]
+    with m.Elif(more):
+        m.d.sync += [low.eq(low + 1), full.eq(low == (1 << LOW_BITS) - 2)]
+        with m.If(full):
+            m.d.sync += high.eq(high + 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,11 +38,11 @@ class Read:
 class Walker(wiring.Component):
     """Emits one position per cycle.
 
-    Ports: `start` (pulse; not while `busy`, but in the cycle of `last`), which takes `body` (COMPUTE instruction body);
-    `busy`; `valid`, `y`, `x`, `address`, `emit` (col >= skip: an accumulator is touched), `pixel` (accumulator address:
-    `acc_base` plus the count of positions emitted before), `first`, `last` (first and last position of the walk);
-    `ending`: at most `near` positions are still to come after this one, or none is walked. It comes for the last
-    positions of the last row only.
+    Ports: `start` (pulse; not while `busy`, but in the cycle of `last`), which takes `body` (COMPUTE instruction body;
+    it stands since the cycle before); `busy`; `valid`, `y`, `x`, `address`, `emit` (col >= skip: an accumulator is
+    touched), `pixel` (accumulator address: `acc_base` plus the count of positions emitted before), `first`, `last`
+    (first and last position of the walk); `ending`: at most `near` positions are still to come after this one, or none
+    is walked. It comes for the last positions of the last row only.
 
     Latency: the first position is out one cycle after `start`; then one per cycle, rows * cols in all.
     """
@@ -91,7 +91,7 @@ class Walker(wiring.Component):
         with m.If(self.start):
             m.d.sync += held.eq(given)
         row_end, last_row = self._count(m, given, held)
-        m.d.comb += [self.valid.eq(self.busy), self.last.eq(self.busy & row_end & last_row)]
+        m.d.comb += [self.valid.eq(self.busy), self.last.eq(row_end & last_row)]  # the last row is over when not busy
         row_address = Signal(ADDRESS_BITS)
         with m.If(self.busy):
             m.d.sync += [
@@ -113,20 +113,24 @@ class Walker(wiring.Component):
         row_end, last_row = Signal(name="row_end"), Signal(name="last_row")
         cols, skip, rows = Signal(16, name="cols_left"), Signal(8, name="skip_left"), Signal(16, name="rows_left")
         emitting = Signal(name="emitting")
-        source = Signal(body_layout(Opcode.COMPUTE), name="source")
-        m.d.comb += [source.eq(Mux(self.start, given.as_value(), held.as_value())),
-                     self.emit.eq(self.busy & emitting),
+        m.d.comb += [self.emit.eq(self.busy & emitting),
                      self.ending.eq(~self.busy | last_row & (cols <= self.near))]
-        with m.If(self.start | self.busy & row_end):
-            m.d.sync += [cols.eq(source.cols - 1), row_end.eq(source.cols == 1),
-                         skip.eq(source.skip), emitting.eq(source.skip == 0)]
-        with m.Else():
-            m.d.sync += [cols.eq(cols - 1), row_end.eq(cols == 1), skip.eq(skip - 1),
-                         emitting.eq(emitting | (skip == 1))]
+        # What does not count is looked at ahead: whether the walk that comes, and that which goes on, is one wide.
+        coming, held_one, held_all = (
+            Signal(3, name="coming"), Signal(name="held_one_column"), Signal(name="held_without_skip"))
+        m.d.sync += coming.eq(Cat(given.cols == 1, given.skip == 0, given.rows == 1))
         with m.If(self.start):
-            m.d.sync += [rows.eq(given.rows - 1), last_row.eq(given.rows == 1)]
+            m.d.sync += [Cat(held_one, held_all, last_row).eq(coming), rows.eq(given.rows - 1)]
         with m.Elif(self.busy & row_end):
             m.d.sync += [rows.eq(rows - 1), last_row.eq(rows == 1)]
+        again = self.busy & row_end
+        m.d.sync += cols.eq(Mux(self.start, given.cols, Mux(again, held.cols, cols)) - 1)
+        with m.If(self.start):
+            m.d.sync += [skip.eq(given.skip), Cat(row_end, emitting).eq(coming[:2])]
+        with m.Elif(again):
+            m.d.sync += [skip.eq(held.skip), row_end.eq(held_one), emitting.eq(held_all)]
+        with m.Else():
+            m.d.sync += [row_end.eq(cols == 1), skip.eq(skip - 1), emitting.eq(emitting | (skip == 1))]
         return row_end, last_row
 
 

