@@ -34,7 +34,7 @@ SUM = "a running sum of 28 bits: that of the next pixel begins with all of them"
 EXCEPTIONS: dict[str, tuple[int, int, str]] = {
     "lif": (5, 33, MEMBRANE), "neuron_channel_lif": (5, 33, MEMBRANE), "neuron_channel": (5, 33, MEMBRANE),
     "spatial_sum": (5, 28, SUM), "neuron_channel_sum": (5, 28, SUM), "core_drain_unit": (5, 28, SUM),
-    "core_drain": (11, 24, ROOM), "core_compute": (7, 24, "the walker's ends of row, column and chunk in one cycle"),
+    "core_drain": (11, 24, ROOM), "core_compute": (6, 24, "whether tables are filled ahead is decided in one cycle"),
     "core_load_packer_reader_generator": (7, 40, ADDRESS), "core_load_packer_reader": (6, 24, ROOM),
     "core_load_packer": (8, 24, ROOM), "core_load_reader": (6, 24, ROOM), "core_load": (8, 40, ADDRESS),
     "core_shortcut": (7, 40, ADDRESS), "core_weight": (7, 40, ADDRESS), "core_store_generator": (7, 40, ADDRESS),
