@@ -195,3 +195,16 @@ async def overflow_is_known_before_the_end(dut):
     assert int(dut.error_code.value) == ErrorCode.SEMAPHORE_OVERFLOW
     await support.ticks(dut, 20)
     assert int(dut.ended.value) == 0
+
+
+@cocotb.test()
+async def never_more_than_in_flight(dut):
+    """An engine that takes whatever comes and is slow is given no more than `IN_FLIGHT`."""
+    slow = QUEUED[3]
+    opcode = next(opcode for opcode in OPCODES if Instruction(opcode=opcode).engine is slow)
+    program = Instruction(opcode=opcode, body=dict.fromkeys((f.name for f in FIELDS[opcode]), 1)).encode() * 12
+    engines = await run(dut, program + Instruction(opcode=Opcode.END).encode(), random.Random(support.seed()), 2000)
+    assert engines[slow].depth > IN_FLIGHT
+    await until(dut, "ended")
+    assert engines[slow].most <= IN_FLIGHT
+    assert len(engines[slow].log) == 12
