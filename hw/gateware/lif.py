@@ -7,8 +7,9 @@
     lane 1   X1 ------------>  X1 -> T1 -> H1 -> V1 = membrane      (X1 waits for V0 in registers)
              S  <--------------------------- S0, S1 wait for the last one
 
-Every lane takes three cycles: leak and integrate; saturate; compare and reset. The settings travel with the values.
-Choices are made in the LUTs of the adders.
+Every lane takes three cycles: leak and integrate, low bits; high bits, saturate; compare and reset. To keep carry
+chains short, high bits of X come a cycle after the low ones, and the comparison begins with the lowest bits of H while
+its high ones are being added up. The settings travel with the values. Choices are made in the LUTs of the adders.
 """
 
 import numpy as np
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from spikeloom.arithmetic import GUARD_BITS, LEAKS, MEMBRANE_BITS, RESETS, lif_step
 
 from ..isa import Leak
-from .pipeline import chain_sum, chosen, held, register
+from .pipeline import chain_sum, chosen, held, low_sum, register
+from .rescale import LOW_BITS
 
 __all__ = ["THRESHOLD_BITS", "LifChain"]
 
@@ -28,9 +30,16 @@ THRESHOLD_BITS = 32
 """Width of a threshold in the parameters, unsigned, without guard bits. From 2**27 up it is out of reach."""
 
 _REACH = MEMBRANE_BITS - GUARD_BITS - 1  # bits of a threshold that a potential can reach
+_EARLY = 6  # lowest bits of a threshold, compared a cycle before the others
 _LEAK_BITS = Shape.cast(range(len(LEAKS))).width
 _HISTORY = {"none": 0, "decayed": 0, "half": 1, "quarter": 2, "memoryless": 3}  # what X is added to: V, V/2, V/4, 0
 _SETTINGS = data.StructLayout({"history": 2, "decayed": 1, "soft": 1, "strict": 1, "never": 1})
+
+_POTENTIAL = data.StructLayout({
+    "value": signed(MEMBRANE_BITS), "lacking": _EARLY, "taken": _EARLY, "reached": 1})
+"""H. Of H without guard bits, less the threshold, both to `_EARLY` bits: all bits of the difference inverted, in
+`lacking` or, if H was cut to the most there is, in `taken`, the other being 0; whether the difference is not negative.
+(Each is reset by its register, which takes no LUT.)"""
 
 
 class LifChain(wiring.Component):
@@ -50,7 +59,8 @@ class LifChain(wiring.Component):
         lanes: Time steps side by side, 1 or more.
 
     Ports (cycle relative to the values):
-        value (0): X, `lanes` signed 32-bit numbers, 0 in lanes outside of `mask`.
+        value, value_high (0, 1): X, `lanes` signed 32-bit numbers, 0 in lanes outside of `mask`: their lowest
+            `LOW_BITS` bits and, a cycle later, the others.
         start (0): V before lane 0, signed 32 bit.
         threshold (0): 32 bit unsigned, without guard bits.
         leak, soft_reset, strict, never, mask (0).
@@ -59,6 +69,7 @@ class LifChain(wiring.Component):
     """
 
     value: Signal
+    value_high: Signal
     start: Signal
     threshold: Signal
     leak: Signal
@@ -76,9 +87,10 @@ class LifChain(wiring.Component):
             raise ValueError(f"`lanes` must be at least 1, not `{lanes!r}`")
         self.lanes = lanes
         super().__init__({
-            "value": In(lanes * MEMBRANE_BITS), "start": In(signed(MEMBRANE_BITS)), "threshold": In(THRESHOLD_BITS),
-            "leak": In(_LEAK_BITS), "soft_reset": In(1), "strict": In(1), "never": In(1), "mask": In(lanes),
-            "spikes": Out(lanes), "membrane": Out(signed(MEMBRANE_BITS))})
+            "value": In(lanes * LOW_BITS), "value_high": In(lanes * (MEMBRANE_BITS - LOW_BITS)),
+            "start": In(signed(MEMBRANE_BITS)), "threshold": In(THRESHOLD_BITS), "leak": In(_LEAK_BITS),
+            "soft_reset": In(1), "strict": In(1), "never": In(1), "mask": In(lanes), "spikes": Out(lanes),
+            "membrane": Out(signed(MEMBRANE_BITS))})
 
     @property
     def latency(self) -> int:
@@ -100,15 +112,16 @@ class LifChain(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         beyond = self.threshold[_REACH:].any()
-        threshold = held(m, Cat(self.threshold[:_REACH], beyond), self.LANE_CYCLES - 1, "threshold0")
+        threshold = held(m, Cat(self.threshold[:_REACH], beyond), 1, "threshold0")
         membrane, settings = self.start, self._settings(m)
         for lane in range(self.lanes):
             wait = self.LANE_CYCLES * lane
-            value = held(m, self.value.word_select(lane, MEMBRANE_BITS), wait, f"value{lane}").as_signed()
             keeps = held(m, ~self.mask[lane], wait, f"keeps{lane}")
-            potential, unable = self._integrate(m, lane, membrane, value, keeps, settings[wait])
+            unable = held(m, keeps | settings[wait].never, 2, f"unable{lane}")
+            potential = self._integrate(m, lane, membrane, keeps, settings[wait], threshold[:_EARLY])
+            threshold = held(m, threshold, 1, f"threshold{lane}_late")
             spike, membrane = self._fire(m, lane, potential, threshold, unable, settings[wait + 2])
-            threshold = held(m, threshold, self.LANE_CYCLES, f"threshold{lane + 1}")
+            threshold = held(m, threshold, self.LANE_CYCLES - 1, f"threshold{lane + 1}")
             late = held(m, spike, self.latency - wait - self.LANE_CYCLES, f"spike{lane}")
             m.d.comb += self.spikes[lane].eq(late)
         m.d.comb += self.membrane.eq(membrane)
@@ -124,30 +137,51 @@ class LifChain(wiring.Component):
         return line
 
     def _integrate(
-        self, m: Module, lane: int, membrane: Value, value: Value, keeps: Value, settings: data.View,
-    ) -> tuple[Signal, Value]:
-        """(H, the lane must not fire). Without a leak and with value 0, as in a lane that does not count, H is V."""
-        history = chosen([membrane, membrane >> 1, membrane >> 2, Const(0, signed(MEMBRANE_BITS))],
-                         settings.history & ~keeps.replicate(2))
-        total = register(m, chain_sum(value, history), f"total{lane}", signed(MEMBRANE_BITS + 1))
+        self, m: Module, lane: int, membrane: Value, keeps: Value, settings: data.View, reach: Value,
+    ) -> data.View:
+        """H and what is known of its comparison, two cycles after V; `reach`, of the threshold, comes one after V.
+
+        Without a leak and with value 0, as in a lane that does not count, H is V.
+        """
+        wait, wide = self.LANE_CYCLES * lane, MEMBRANE_BITS - LOW_BITS
+        value = held(m, self.value.word_select(lane, LOW_BITS), wait, f"value{lane}")
+        above = held(m, self.value_high.word_select(lane, wide), wait, f"value_high{lane}").as_signed()
+        select = settings.history & ~keeps.replicate(2)
+        low = register(m, low_sum(value, _history(membrane, select)[:LOW_BITS]), f"low{lane}")
+        # Cycle 2
+        before = register(m, membrane[LOW_BITS:].as_signed(), f"before{lane}")
+        high = chain_sum(above, _history(before, register(m, select, f"select{lane}")), low[-1])
+        total = Signal(signed(MEMBRANE_BITS + 1), name=f"total{lane}")
+        m.d.comb += total.eq(Cat(low[:LOW_BITS], high))
         decayed = register(m, settings.decayed & ~keeps, f"decayed{lane}")
-        unable = held(m, keeps | settings.never, 2, f"unable{lane}")
         negative, beyond = total[-1], total[-1] ^ total[-2]
         limit = Cat((~negative).replicate(MEMBRANE_BITS - 1), negative)
-        potential = Mux(decayed, total[1:], Mux(beyond, limit, total[:MEMBRANE_BITS])).as_signed()
-        return register(m, potential, f"potential{lane}"), unable
+        most = beyond & ~negative & ~decayed
+        lacking = low_sum(reach, ~Mux(decayed, low[1:], low)[GUARD_BITS:][:_EARLY])
+        found = Signal(_POTENTIAL, name=f"potential{lane}", reset_less=True)
+        m.d.sync += [
+            found.value.eq(Mux(decayed, total[1:], Mux(beyond, limit, total[:MEMBRANE_BITS]))),
+            found.lacking.eq(Mux(most, 0, lacking)), found.taken.eq(Mux(most, reach, 0)),
+            found.reached.eq(~lacking[-1] | most)]
+        return found
 
     def _fire(
-        self, m: Module, lane: int, potential: Signal, threshold: Value, unable: Value, settings: data.View,
+        self, m: Module, lane: int, potential: data.View, threshold: Value, unable: Value, settings: data.View,
     ) -> tuple[Signal, Signal]:
         """(spike, V). The threshold has no guard bits, so one difference without them serves comparison and reset."""
-        guard, high = potential[:GUARD_BITS], potential[GUARD_BITS:].as_signed()
-        reach, beyond = threshold[:_REACH], threshold[_REACH]
-        difference = high - reach
-        level = settings.strict & ~guard.any() & (high == reach)  # H is th, which is not enough
+        value = potential.value
+        guard, high = value[:GUARD_BITS], value[GUARD_BITS + _EARLY:].as_signed()
+        reach, beyond = threshold[_EARLY:_REACH], threshold[_REACH]
+        difference = chain_sum(high, ~Cat(reach, 0).as_signed(), potential.reached)
+        level = settings.strict & ~guard.any() & potential.lacking.all() & (high == reach)  # H is th: not enough
         fire = Signal(name=f"fire{lane}")
-        m.d.comb += fire.eq(~difference[-1] & ~level & ~beyond & ~unable)
-        rest = Cat(guard, difference[:len(high)]).as_signed()
-        after = Mux(fire & ~settings.soft, 0, Mux(fire, rest, potential))
+        m.d.comb += fire.eq(~(difference[-1] | (level | beyond | unable)))
+        rest = Cat(guard, ~(potential.lacking | potential.taken), difference[:len(high)]).as_signed()
+        after = Mux(fire & ~settings.soft, 0, Mux(fire, rest, value))
         return (register(m, fire, f"fired{lane}"),
                 register(m, after, f"membrane{lane}", signed(MEMBRANE_BITS)))
+
+
+def _history(membrane: Value, select: Value) -> Value:
+    """What X is added to, by `_HISTORY`, of V or of its high bits."""
+    return chosen([membrane, membrane >> 1, membrane >> 2, Const(0, membrane.shape())], select)

@@ -7,7 +7,7 @@
                                '-> residual, plane
 """
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -126,8 +126,9 @@ class NeuronChannel(wiring.Component):
     def _connect_sum(self, m: Module, ahead: data.View) -> None:
         total = self._sum
         m.d.comb += [
-            total.current.eq(self._rescale.current), total.raw.eq(self._rescale.raw),
-            total.addend.eq(self._rescale.addend), total.ahead_word.eq(self.ahead_word), total.valid.eq(self.valid),
+            *(getattr(total, name).eq(getattr(self._rescale, name))
+              for name in ("current", "current_high", "raw", "raw_high", "addend")),
+            total.ahead_word.eq(self.ahead_word), total.valid.eq(self.valid),
             total.first.eq(self.first), total.last.eq(self.last), total.pool.eq(ahead.pool),
             total.fresh.eq(ahead.fresh)]
 
@@ -139,9 +140,13 @@ class NeuronChannel(wiring.Component):
             lif.threshold.eq(threshold), lif.leak.eq(now.leak), lif.soft_reset.eq(now.soft),
             lif.strict.eq(now.strict), lif.never.eq(now.temporal), lif.mask.eq(now.mask),
             self.spikes.eq(lif.spikes), self.membrane.eq(lif.membrane)]
-        for lane in range(self.lanes):
-            m.d.comb += lif.value.word_select(lane, MEMBRANE_BITS).eq(self._current(m, lane, ahead))
+        off = register(m, ~control[self.current_latency - 2].mask, "off")
+        m.d.comb += [
+            lif.value.eq(self._kept(m, "value", self._sum.o, off)),
+            lif.value_high.eq(self._kept(m, "value_high", self._sum.o_high, register(m, off, "off_high")))]
 
-    def _current(self, m: Module, lane: int, control: data.View) -> Signal:
-        value = self._sum.o.word_select(lane, MEMBRANE_BITS).as_signed()
-        return register(m, Mux(control.mask[lane], value, 0), f"current{lane}", signed(MEMBRANE_BITS))
+    def _kept(self, m: Module, name: str, value: Signal, off: Value) -> Value:
+        """`value`, a cycle later, 0 in the lanes of `off`."""
+        width = len(value) // self.lanes
+        return Cat(register(m, Mux(off[lane], 0, value.word_select(lane, width)), f"{name}{lane}")
+                   for lane in range(self.lanes))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 
-__all__ = ["chain_sum", "chosen", "delayed", "delayed_flag", "held", "register", "same", "saturated"]
+__all__ = ["chain_sum", "chosen", "delayed", "delayed_flag", "held", "low_sum", "register", "same", "saturated"]
 
 
 def register(m: Module, value: Value, name: str, shape: Shape | None = None) -> Signal:
@@ -26,6 +26,11 @@ def chain_sum(plain: Value, computed: Value, carry: Value | None = None) -> Valu
     """
     low = Const(0) if carry is None else carry
     return (Cat(low, plain).as_signed() - Cat(1, ~computed).as_signed()) >> 1
+
+
+def low_sum(plain: Value, computed: Value, carry: Value | None = None) -> Value:
+    """`chain_sum` of unsigned numbers of one width: the low part of a sum, and as the highest bit the carry."""
+    return chain_sum(Cat(plain, 0).as_signed(), Cat(computed, 0).as_signed(), carry)[:len(plain) + 1]
 
 
 def chosen(values: Sequence[Value], index: Value) -> Value:

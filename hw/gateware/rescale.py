@@ -8,28 +8,36 @@
 
 `y` has one bit below the point, so that rounding half up is a carry into the addition of the shortcut. It is cut to
 `_WINDOW` bits, which keeps every sum that does not saturate in the end. The choice of its last stage is in the LUTs of
-the adder, whose other operand is the one on the carry chain.
+the adder, whose other operand is the one on the carry chain. To keep that of `a` short, its highest bits are made in
+cycle 2, from the carry.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from spikeloom.arithmetic import PLANE_BITS, RESIDUAL_BITS, SHIFT_MIN, current, round_shift, saturate
+from spikeloom.arithmetic import GUARD_BITS, PLANE_BITS, RESIDUAL_BITS, SHIFT_MIN, current, round_shift, saturate
 from spikeloom.config import ACCUMULATOR_BITS
 
-from .pipeline import chain_sum, chosen, held, register, saturated
+from .pipeline import chosen, held, low_sum, register, saturated
 
-__all__ = ["CURRENT_BITS", "SHIFT_BITS", "Rescale"]
+__all__ = ["CURRENT_BITS", "LOW_BITS", "SHIFT_BITS", "Rescale"]
 
 CURRENT_BITS = 26
 """Width of `a`. The compiler proves that it fits, so bits of the bias from here up are not looked at."""
 
+LOW_BITS = 18
+"""Bits of an input current X, guard bits included, that go ahead; the others follow a cycle later, with their carry."""
+
 SHIFT_BITS = 5
 """Width of a biased shift, `shift - SHIFT_MIN`."""
 
+_LOW = LOW_BITS - GUARD_BITS  # of `a`, if it is shifted left by the guard bits
+_SIGN = ACCUMULATOR_BITS - 1  # of an accumulator; the bits of `a` from here up are made a cycle later, off the chain
 _FINE = 3  # most places that the first stage of the shifter moves
 _STEP = _FINE + 1
 _LEFT = 1 - SHIFT_MIN - _FINE  # bits that the second stage widens by, for shifts to the left and for rounding
@@ -60,7 +68,10 @@ class Rescale(wiring.Component):
         shortcut (`SHORTCUT_CYCLE` = 3): `lanes` signed 16-bit numbers, 0 where there is none.
         direct, temporal, mask (`latency` - 1): mask has one bit per lane.
         residual, plane (`latency` = 5): `lanes` signed numbers of 16 and 8 bits, 0 in lanes outside of `mask`.
-        current, raw, addend (`latency`): `lanes` signed numbers of 26, 26 and 16 bits.
+        addend (`latency`): `lanes` signed 16-bit numbers.
+        current, current_high (`latency`, one later): `lanes` signed 26-bit numbers: the bits that are among the
+            lowest `LOW_BITS` of X = current << GUARD_BITS, then the others.
+        raw, raw_high (`latency`, one later): likewise of X = raw.
     """
 
     acc: Signal
@@ -74,7 +85,9 @@ class Rescale(wiring.Component):
     residual: Signal
     plane: Signal
     current: Signal
+    current_high: Signal
     raw: Signal
+    raw_high: Signal
     addend: Signal
 
     SHORTCUT_CYCLE = 3
@@ -88,7 +101,8 @@ class Rescale(wiring.Component):
             "acc": In(lanes * ACCUMULATOR_BITS), "bias": In(signed(CURRENT_BITS)), "negate": In(1),
             "shift": In(SHIFT_BITS), "shortcut": In(lanes * RESIDUAL_BITS), "direct": In(1), "temporal": In(1),
             "mask": In(lanes), "residual": Out(lanes * RESIDUAL_BITS), "plane": Out(lanes * PLANE_BITS),
-            "current": Out(lanes * CURRENT_BITS), "raw": Out(lanes * CURRENT_BITS),
+            "current": Out(lanes * _LOW), "current_high": Out(lanes * (CURRENT_BITS - _LOW)),
+            "raw": Out(lanes * LOW_BITS), "raw_high": Out(lanes * (CURRENT_BITS - LOW_BITS)),
             "addend": Out(lanes * RESIDUAL_BITS)})
 
     @staticmethod
@@ -105,20 +119,39 @@ class Rescale(wiring.Component):
         m = Module()
         shift = register(m, self.shift, "shift_now")
         coarse = register(m, shift[2:], "coarse_now")
+        direct, temporal = ~register(m, ~self.direct, "not_direct"), ~register(m, ~self.temporal, "not_temporal")
         fine_copies, coarse_copies = _copies(m, self.shift[:2], "fine"), _copies(m, shift[2:4], "coarse")
+        top, negate = register(m, self.bias[_SIGN:], "bias_top"), register(m, self.negate, "negate_now")
         for lane in range(self.lanes):
-            self._lane(m, lane, fine_copies, coarse_copies, coarse)
+            late = self._lane(m, lane, top, negate, fine_copies, coarse_copies, coarse)
+            later = held(m, late[_LOW:], 1, f"a_later{lane}").as_signed()
+            self._put(m, lane, (
+                (self.current, late[:_LOW], self.direct), (self.current_high, later, direct),
+                (self.raw, late[:LOW_BITS], self.temporal), (self.raw_high, later[LOW_BITS - _LOW:], temporal)))
         return m
 
+    def _put(self, m: Module, lane: int, outputs: Iterable[tuple[Signal, Value, Value]]) -> None:
+        """Outputs of a lane: (port, value, whether it is not 0)."""
+        for port, value, keep in outputs:
+            width = len(port) // self.lanes
+            m.d.comb += port.word_select(lane, width).eq(
+                register(m, Mux(keep, value, 0), f"{port.name}{lane}", unsigned(width)))
+
     def _lane(
-        self, m: Module, lane: int, fine_copies: Signal, coarse_copies: Signal, coarse: Signal
-    ) -> None:
+        self, m: Module, lane: int, top: Signal, negate: Signal, fine_copies: Signal, coarse_copies: Signal,
+        coarse: Signal,
+    ) -> Value:
+        """Puts out residual, plane and addend; returns `a` in cycle 4."""
         acc = self.acc.word_select(lane, ACCUMULATOR_BITS)
         shortcut = self.shortcut.word_select(lane, RESIDUAL_BITS)
         # Cycle 1
-        flipped = (acc ^ self.negate.replicate(ACCUMULATOR_BITS)).as_signed()
-        a = register(m, chain_sum(self.bias, flipped, self.negate), f"a{lane}", signed(CURRENT_BITS))
+        flipped = acc ^ self.negate.replicate(ACCUMULATOR_BITS)
+        carry = Mux(self.negate, self.bias[0] | ~acc[0], self.bias[0] & acc[0])
+        low = register(m, Cat(self.bias[0] ^ acc[0], low_sum(self.bias[1:_SIGN], flipped[1:_SIGN], carry)), f"a{lane}")
         # Cycle 2
+        sign = register(m, acc[_SIGN], f"sign{lane}") ^ negate
+        a = Signal(signed(CURRENT_BITS), name=f"a_now{lane}")
+        m.d.comb += a.eq(Cat(low[:_SIGN], _stepped(top, low[-1] & ~sign, sign & ~low[-1])))
         wide = Cat(Const(0, _FINE), a).as_signed()
         moved = register(m, _moved(wide, 1, fine_copies), f"moved{lane}", wide.shape())
         # Cycle 3
@@ -133,14 +166,15 @@ class Rescale(wiring.Component):
         added = register(m, (Cat(1, shortcut).as_signed() + y) >> 1, f"sum{lane}", signed(_WINDOW))
         # Cycle 5
         residual, plane = saturated(added, RESIDUAL_BITS), saturated(added, PLANE_BITS)
-        late = held(m, a, self.latency - 2, f"a_late{lane}")
-        outputs = ((self.residual, residual, self.mask[lane]), (self.plane, plane, self.mask[lane]),
-                   (self.current, late, self.direct), (self.raw, late, self.temporal),
-                   (self.addend, residual, ~(self.direct | self.temporal)))
-        for port, value, keep in outputs:
-            width = len(port) // self.lanes
-            m.d.comb += port.word_select(lane, width).eq(
-                register(m, Mux(keep, value, 0), f"{port.name}{lane}", signed(width)))
+        self._put(m, lane, (
+            (self.residual, residual, self.mask[lane]), (self.plane, plane, self.mask[lane]),
+            (self.addend, residual, ~(self.direct | self.temporal))))
+        return held(m, a, self.latency - 2, f"a_late{lane}")
+
+
+def _stepped(value: Value, up: Value, down: Value) -> Value:
+    """`value`, plus 1 if `up`, minus 1 if `down`: in LUTs, no carry chain."""
+    return Cat(bit ^ (up & value[:index].all()) ^ (down & ~value[:index].any()) for index, bit in enumerate(value))
 
 
 def _copies(m: Module, count: Value, name: str) -> Signal:

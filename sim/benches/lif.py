@@ -9,6 +9,7 @@ import numpy as np
 
 from spikeloom.arithmetic import GUARD_BITS, LEAKS, MEMBRANE_BITS
 from spikeloom.hw.gateware.lif import LifChain
+from spikeloom.hw.gateware.rescale import LOW_BITS
 
 from . import support
 from .fixed_latency import bits_of, extreme, magnitudes, play, values_of
@@ -31,10 +32,11 @@ async def matches_the_model(dut):
     valid = np.where(rng.random(items) < 0.5, rng.integers(1, block.lanes + 1, items), block.lanes)
     value, start, threshold = _stimulus(rng, items, block.lanes, valid)
     got = await play(
-        dut, {"value": (0, [bits_of(row, MEMBRANE_BITS) for row in value]), "start": (0, start.tolist()),
-              "threshold": (0, threshold.tolist()), "leak": (0, leak.tolist()), "soft_reset": (0, soft.tolist()),
-              "strict": (0, strict.tolist()), "never": (0, never.astype(int).tolist()),
-              "mask": (0, ((1 << valid) - 1).tolist())},
+        dut, {"value": (0, [bits_of(row, LOW_BITS) for row in value]),
+              "value_high": (1, [bits_of(row >> LOW_BITS, MEMBRANE_BITS - LOW_BITS) for row in value]),
+              "start": (0, start.tolist()), "threshold": (0, threshold.tolist()), "leak": (0, leak.tolist()),
+              "soft_reset": (0, soft.tolist()), "strict": (0, strict.tolist()),
+              "never": (0, never.astype(int).tolist()), "mask": (0, ((1 << valid) - 1).tolist())},
         {"spikes": block.latency, "membrane": block.latency}, random.Random(support.seed()))
     spikes, membrane = np.zeros_like(value), np.zeros_like(start)
     for kind in {(int(c), bool(n), int(v)) for c, n, v in zip(choice, never, valid, strict=True)}:

@@ -5,9 +5,9 @@ import random
 import cocotb
 import numpy as np
 
-from spikeloom.arithmetic import PLANE_BITS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN
+from spikeloom.arithmetic import GUARD_BITS, PLANE_BITS, RESIDUAL_BITS, SHIFT_MAX, SHIFT_MIN
 from spikeloom.config import ACCUMULATOR_BITS
-from spikeloom.hw.gateware.rescale import CURRENT_BITS, Rescale
+from spikeloom.hw.gateware.rescale import CURRENT_BITS, LOW_BITS, Rescale
 
 from . import support
 from .fixed_latency import bits_of, extreme, magnitudes, play, values_of
@@ -42,14 +42,21 @@ async def _run(dut, rng, lanes):
          "direct": (Rescale.latency - 1, direct[:, 0].tolist()),
          "temporal": (Rescale.latency - 1, temporal[:, 0].tolist()),
          "shortcut": (Rescale.SHORTCUT_CYCLE, [bits_of(row, RESIDUAL_BITS) for row in shortcut])},
-        dict.fromkeys(("residual", "plane", "current", "raw", "addend"), Rescale.latency),
+        {**dict.fromkeys(("residual", "plane", "current", "raw", "addend"), Rescale.latency),
+         **dict.fromkeys(("current_high", "raw_high"), Rescale.latency + 1)},
         random.Random(support.seed()))
     residual, plane, addend = Rescale.model(acc, bias, negate, shift, shortcut, direct=False)
     _, _, current = Rescale.model(acc, bias, negate, shift, shortcut, direct=True)
     keep = mask[:, None] >> np.arange(lanes) & 1
     for name, expected, bits in (("residual", residual * keep, RESIDUAL_BITS), ("plane", plane * keep, PLANE_BITS),
-                                 ("current", current * direct, CURRENT_BITS),
-                                 ("raw", current * temporal, CURRENT_BITS),
+                                 *_parts("current", current * direct, LOW_BITS - GUARD_BITS),
+                                 *_parts("raw", current * temporal, LOW_BITS),
                                  ("addend", addend * (kind == 0), RESIDUAL_BITS)):
         support.compare(name, got[name], expected.tolist(),
                         convert=lambda payload, bits=bits: values_of(payload, bits, lanes))
+
+
+def _parts(name, values, low):
+    """(port, values, bits) of a number that is put out in two parts, the first of `low` bits."""
+    bits = CURRENT_BITS - low
+    return (name, values << 64 - low >> 64 - low, low), (f"{name}_high", values >> low, bits)

@@ -29,11 +29,7 @@ UNITS: dict[str, Callable[[], Any]] = {
 ADDRESS = "a byte address of 40 bits is added up in one cycle"
 READY = "semaphores, queue and engine decide in one cycle whether an instruction goes"
 ROOM = "room in a FIFO behind lets the item in front go in the same cycle"
-MEMBRANE = "a membrane has 32 bits; in two steps every lane would take a cycle more"
-SUM = "a running sum of 28 bits: that of the next pixel begins with all of them"
 EXCEPTIONS: dict[str, tuple[int, int, str]] = {
-    "lif": (5, 33, MEMBRANE), "neuron_channel_lif": (5, 33, MEMBRANE), "neuron_channel": (5, 33, MEMBRANE),
-    "spatial_sum": (5, 28, SUM), "neuron_channel_sum": (5, 28, SUM), "core_drain_unit": (5, 28, SUM),
     "core_drain": (11, 24, ROOM), "core_compute": (6, 24, "whether tables are filled ahead is decided in one cycle"),
     "core_load_packer_reader_generator": (7, 40, ADDRESS), "core_load_packer_reader": (6, 24, ROOM),
     "core_load_packer": (8, 24, ROOM), "core_load_reader": (6, 24, ROOM), "core_load": (8, 40, ADDRESS),
