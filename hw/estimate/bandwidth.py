@@ -26,7 +26,7 @@ def fair(demands: Sequence[float], total: float) -> list[float]:
 
 def read_cap(move: Move, ddr: Ddr, times: Times) -> float:
     """Beats per cycle of a load that has the memory for itself: credits and bursts on the way cover the latency."""
-    trip = ddr.delay + times.read_start
+    trip = ddr.delay + times.fetch_start
     cap = min(ddr.bandwidth, ddr.outstanding * _mean(move) / trip, times.credits / trip)
     return min(cap, move.beats / move.least) if move.least else cap
 

@@ -183,7 +183,7 @@ class Simulator:
         before = index + 1 - self._times.fetch_ahead
         asked = self._accepted[before] if before >= 0 else self._times.start
         check = self._fetch_beats + self._times.fetch_check
-        arrives = asked + self._ddr.delay + self._times.read_start + check
+        arrives = asked + self._ddr.delay + self._times.fetch_start + check
         self._at(max(arrives, self.now + check), lambda: self._offer(index + 1))
 
     def _issue(self) -> None:

@@ -84,6 +84,7 @@ class Times:
     `small` and `zcu104` (DDR as in `sim.bench`):
 
         fetch_check: From the last beat of an instruction until it can be distributed (CRC of 15 words, 3 states).
+        fetch_start: From a request of the fetch, or of a load under way, to the bus and back (port, FIFO: registers).
         read_start: From the hand-over of a load to the first address on the bus (engine, generator, port: registers).
         read_end: From the last beat on the bus to `done` (port, FIFO, buffer: registers).
         write_start: From the first beat at a store to the first beat on the bus, a burst of 16 beats collected first.
@@ -114,7 +115,8 @@ class Times:
     issue: float
     token: float
     fetch_check: float = 18
-    read_start: float = 5
+    fetch_start: float = 5
+    read_start: float = 7
     read_end: float = 4
     write_start: float = 13
     write_end: float = 5

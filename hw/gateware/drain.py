@@ -331,7 +331,9 @@ class DrainEngine(wiring.Component):
             connect(m, source.o, sink)
         connect(m, main.o, flipped(self.main))
         quiet = ~_lasting(m, walk.issue, self.flight + 2, "in_flight")
-        return (self._select(m, main, work, walk, quiet & spikes.empty & wide.empty) & self._in_order(m, quiet)
+        empty = Signal()  # a register: quiet has lasted long enough for that
+        m.d.sync += empty.eq(quiet & spikes.empty & wide.empty)
+        return (self._select(m, main, work, walk, empty) & self._in_order(m, quiet)
                 & self._residual_in_order(m, work, walk))
 
     def _select(self, m: Module, main: BeatOutput, work: data.View, walk: ItemWalk, empty: Value) -> Value:
@@ -340,7 +342,7 @@ class DrainEngine(wiring.Component):
         planes = following.planes & ~following.local
         kind, present, changes = Signal(2), Signal(2), Signal()
         new = Mux(following.spikes | planes | following.raw, Cat(planes, following.raw), present)
-        m.d.comb += [
+        m.d.sync += [  # there is time: items come out of the unit long after the start
             main.select.eq(present != 0),
             main.last.eq(Mux(present[1], self.config.raw_beats - 1, Mux(present[0], PLANE_BITS - 1, 0)))]
         with m.If(self.i.ready):
@@ -438,10 +440,10 @@ class DrainEngine(wiring.Component):
 
 
 def _lasting(m: Module, event: Value, cycles: int, name: str) -> Value:
-    """High for `cycles` cycles from the one after each `event` on."""
-    left = Signal(range(cycles + 1), name=name)
+    """A register, high for `cycles` cycles from the one after each `event` on."""
+    left, lasts = Signal(range(cycles), name=f"{name}_left"), Signal(name=name)  # cycles left beyond the present one
     with m.If(event):
-        m.d.sync += left.eq(cycles)
-    with m.Elif(left.any()):
-        m.d.sync += left.eq(left - 1)
-    return left.any()
+        m.d.sync += [left.eq(cycles - 1), lasts.eq(1)]
+    with m.Else():
+        m.d.sync += [left.eq(Mux(left.any(), left - 1, 0)), lasts.eq(left.any())]
+    return lasts

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -18,8 +18,8 @@ from .sequencer import IN_FLIGHT
 COMMAND = data.StructLayout({"opcode": 8, "body": BODY_BITS})
 """An instruction as an engine gets it; body fields: `instruction.body_layout(opcode)`."""
 
-STEP_BITS = 10
-"""Holds the beats or bursts under way of one engine; ports have less credit than that."""
+STEP_BITS = 8
+"""Holds the beats or bursts under way of one engine: those on offer and what ports have credit for, 128 beats."""
 
 BASES_BITS = ADDRESS_BITS * len(REGION_NAMES)
 
@@ -40,12 +40,11 @@ def engine_members() -> dict[str, Member]:
             "bases": In(BASES_BITS)}
 
 
-def region_address(bases: Value, region: Value, offset: Value) -> Value:
-    """Absolute address of byte `offset` of region number `region`; wraps at 2**40."""
+def region_base(bases: Value, region: Value) -> Value:
+    """Address of region number `region`."""
     # Not `word_select`: that multiplies the index by 40.
     parts = [bases[low:low + ADDRESS_BITS] for low in range(0, BASES_BITS, ADDRESS_BITS)]
-    base = Mux(region[1], Mux(region[0], parts[3], parts[2]), Mux(region[0], parts[1], parts[0]))
-    return (base + offset)[:ADDRESS_BITS]
+    return Mux(region[1], Mux(region[0], parts[3], parts[2]), Mux(region[0], parts[1], parts[0]))
 
 
 class EngineControl(wiring.Component):
@@ -83,6 +82,25 @@ class EngineControl(wiring.Component):
         return m
 
 
+class _Chosen(wiring.Component):
+    """Register of input `2 * taken + step` of four. A module of its own: tools that do not know that `step` and `taken`
+    come late would otherwise spread the choice over the levels that lead to the inputs."""
+
+    inputs: Signal
+    step: Signal
+    taken: Signal
+    o: Signal
+
+    def __init__(self) -> None:
+        super().__init__({"inputs": In(4), "step": In(1), "taken": In(1), "o": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rests, goes_on = (Mux(self.step, self.inputs[low + 1], self.inputs[low]) for low in (0, 2))
+        m.d.sync += self.o.eq(Mux(self.taken, goes_on, rests))
+        return m
+
+
 class EndQueue(wiring.Component):
     """Tells when transfers that are under way end: they do so in order, each after so many steps (beats, bursts).
 
@@ -91,7 +109,8 @@ class EndQueue(wiring.Component):
     ends the oldest transfer; `over`: all its steps are done. `taken`: pulse, it has ended: with its last step, or
     while `over`. `under_way`: steps asked for are not done.
 
-    Latency: `given` to `last` and `over` 1 cycle. At most `IN_FLIGHT` transfers are held.
+    Latency: `given` to `last` and `over` 2 cycles, both from registers; `under_way` 1 cycle. At most `IN_FLIGHT`
+    transfers are held.
     """
 
     given: Signal
@@ -110,11 +129,23 @@ class EndQueue(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.ends = ends = fifo.SyncFIFO(width=STEP_BITS, depth=IN_FLIGHT)
-        done, following = Signal(STEP_BITS), Signal(STEP_BITS, init=1)
+        done, second, oldest = Signal(STEP_BITS), Signal(STEP_BITS, init=2), Signal(STEP_BITS)
+        following, held = Signal(STEP_BITS, init=1), Signal()
         with m.If(self.step):
-            m.d.sync += [done.eq(following), following.eq(following + 1)]
-        m.d.comb += [
-            ends.w_data.eq(self.total), ends.w_en.eq(self.given), ends.r_en.eq(self.taken),
-            self.last.eq(ends.r_rdy & (ends.r_data == following)), self.over.eq(ends.r_rdy & (ends.r_data == done)),
-            self.under_way.eq(done != self.total)]
+            m.d.sync += [done.eq(following), following.eq(second), second.eq(second + 1)]
+        m.d.comb += [ends.w_data.eq(self.total), ends.w_en.eq(self.given), ends.r_en.eq(~held | self.taken)]
+        m.d.sync += self.under_way.eq(done != self.total)
+        with m.If(ends.r_en):
+            m.d.sync += [held.eq(ends.r_rdy), oldest.eq(ends.r_data)]
+        # How the next transfer stands, with and without a step in this cycle, and how the oldest one will: `step` and
+        # `taken`, which come late, only choose.
+        m.submodules.over, m.submodules.last = over, last = _Chosen(), _Chosen()
+        for flag, out, present, counts in (
+                (over, self.over, (over.o, last.o), (done, following)),
+                (last, self.last, (last.o, oldest == second), (following, second))):
+            to_come = [ends.r_rdy & (ends.r_data == count) for count in counts]
+            stays = [Mux(held, now, new) for now, new in zip(present, to_come, strict=True)]
+            m.d.comb += [
+                flag.inputs.eq(Cat(*stays, *to_come)), flag.step.eq(self.step), flag.taken.eq(self.taken),
+                out.eq(flag.o)]
         return m

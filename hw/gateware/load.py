@@ -18,7 +18,7 @@ from spikeloom.config import MachineConfig
 from ..isa import Opcode
 from .axi import ReadClient, ReadClientInterface
 from .buffers import SPIKE_ADDRESS_BITS
-from .engine import EngineControl, engine_members, region_address
+from .engine import EngineControl, engine_members, region_base
 from .instruction import body_layout
 from .packer import PixelPacker
 from .reader import TransferReader
@@ -61,15 +61,18 @@ class LoadEngine(wiring.Component):
         m.submodules.reader = reader = TransferReader(self.config)
         m.submodules.packer = packer = PixelPacker(self.config)
         wiring.connect(m, wiring.flipped(self.i), control.i)
-        pixels, packing, packed, free, written = Signal(), Signal(), Signal(), Signal(), Signal()
+        pixels, packing, packed, free, written, packer_ends = (Signal() for _ in range(6))
         m.d.comb += [
-            pixels.eq(control.o.payload.opcode == Opcode.LOAD_PIXELS), self.done.eq(control.done),
+            self.done.eq(control.done),
             self.busy.eq(control.busy), self.error.eq(self.reads.error),
             free.eq(~self.write_mask.any() | self.write_ready),
-            packed.eq(packing & ~packer.busy & free), control.ended.eq(packed | written),
+            packed.eq(packing & packer_ends & free), control.ended.eq(packed | written),
             reader.i.valid.eq(control.o.valid & ~pixels), control.o.ready.eq(Mux(pixels, packed, reader.i.ready))]
+        m.d.sync += packer_ends.eq(packing & ~packer.busy)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += pixels.eq(self.i.payload.opcode == Opcode.LOAD_PIXELS)
         self._share(m, packing, reader.reads, packer.reads)
-        self._start_packer(m, packer, control, pixels & ~packing)
+        self._start_packer(m, packer, control, pixels & ~packing & ~packer.start)
         with m.If(packer.start):
             m.d.sync += packing.eq(1)
         with m.Elif(packed):
@@ -93,9 +96,10 @@ class LoadEngine(wiring.Component):
     def _start_packer(self, m: Module, packer: PixelPacker, control: EngineControl, pixels: Value) -> None:
         """LOAD_PIXELS begins when all instructions before it are done, and is held until it ends."""
         body = data.View(body_layout(Opcode.LOAD_PIXELS), control.o.payload.body)
+        m.d.sync += packer.start.eq(control.o.valid & pixels & control.alone)
         m.d.comb += [
-            packer.start.eq(control.o.valid & pixels & control.alone), packer.body.eq(control.o.payload.body),
-            packer.base.eq(region_address(self.bases, body.region, body.offset))]
+            packer.body.eq(control.o.payload.body),
+            packer.base.eq(region_base(self.bases, body.region))]
 
     def _write(self, m: Module, reader: TransferReader, packer: PixelPacker, body: data.View, free: Signal,
                written: Signal) -> None:

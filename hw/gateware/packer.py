@@ -51,7 +51,7 @@ class PixelPacker(wiring.Component):
     """Executes LOAD_PIXELS for the load engine.
 
     Ports:
-        start: Pulse; `body` (416, as in the instruction) and `base` (absolute address of its offset) hold from then on.
+        start: Pulse; `body` (416, as in the instruction) and `base` (address of its region) hold from then on.
         busy: From the next cycle on, up to the cycle after the last write. Stays low if rows, cols or words is 0.
         reads: `ReadClient`.
         write_mask, write_address, write_data: Write port of the spike banks, valid where the mask is not 0;
@@ -162,9 +162,9 @@ class PixelPacker(wiring.Component):
         begun = Signal()
         m.d.sync += begun.eq(begin)
         m.d.comb += [line.row_beats.eq(row_beats), line.frames.eq(body.frames), line.start.eq(begun)]
-        address, locating = self._locate(m, body.pitch, first, begun)
+        address, locating = self._locate(m, body, first, begun)
         m.d.comb += [
-            reader.i.payload.address.eq(address), reader.i.payload.run.eq(row_beats),
+            reader.i.payload.base.eq(address), reader.i.payload.run.eq(row_beats),
             reader.i.payload.count1.eq(body.frames), reader.i.payload.stride1.eq(body.frame_stride),
             reader.i.payload.count2.eq(rows), reader.i.payload.stride2.eq(body.pitch)]
         requesting = Signal()
@@ -172,8 +172,8 @@ class PixelPacker(wiring.Component):
         m.d.comb += reader.i.valid.eq(requesting & ~locating)
         return begun | locating | requesting | reader.busy
 
-    def _locate(self, m: Module, pitch: Value, first: Signal, begun: Value) -> tuple[Value, Signal]:
-        """`base + first * pitch`; returns (address, busy).
+    def _locate(self, m: Module, body: data.View, first: Signal, begun: Value) -> tuple[Value, Signal]:
+        """`base + offset + first * pitch`; returns (address, busy).
 
         Shifts and adds, a bit of `first` per cycle; the upper half of the sum follows one cycle behind the lower one.
         """
@@ -187,8 +187,8 @@ class PixelPacker(wiring.Component):
             adding.eq(bits.any()), busy.eq(adding)]
         with m.If(begun):
             m.d.sync += [
-                low.eq(self.base[:half]), high.eq(self.base[half:]), addend.eq(pitch), high_addend.eq(0),
-                bits.eq(first), adding.eq(1), busy.eq(1)]
+                low.eq(self.base[:half] + body.offset[:half]), high.eq(self.base[half:]),
+                high_addend.eq(body.offset[half:]), addend.eq(body.pitch), bits.eq(first), adding.eq(1), busy.eq(1)]
         return Cat(low[:half], high), busy
 
     def _values(self, m: Module, body: data.View, line: LineBuffer, walk: _Walk) -> Value:

