@@ -31,7 +31,6 @@ UNITS: dict[str, Callable[[], Any]] = {
     "store": lambda: StoreEngine(preset("tiny"), 2),
     "weight": lambda: RowLoadEngine(preset("tiny"), Opcode.LOAD_WEIGHTS)}
 
-READY = "semaphores, queue and engine decide in one cycle whether an instruction goes"
 ROOM = "room in a FIFO behind lets the item in front go in the same cycle"
 EXCEPTIONS: dict[str, tuple[int, int, str]] = {
     "core_drain": (6, 24, ROOM), "core_shortcut": (6, 24, ROOM),
