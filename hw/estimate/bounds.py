@@ -1,9 +1,9 @@
-"""What bounds a program: its cycles if some of its transfers cost nothing.
+"""What bounds a program: its estimated cycles if some of its transfers had no beats.
 
-    spikes and pixels free       what a better choice of tiles, or more room on chip, could save at most
-    weights and shortcuts free   what more bandwidth for them could save at most
-
-A target below the last line is out of reach of everything that only moves data better; fewer positions would be needed.
+    spikes and pixels free          instructions of the engine LOAD
+    weights and shortcuts free      of WEIGHT, SHORTCUT and STORE_RESIDUAL
+    all of these free               a target below that is out of reach of order, tile sizes and bandwidth
+    everything but positions free   no order of a program with the same positions takes less
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def bounds(program: Program, *, memory: Ddr = DDR, times: Times | None = None) -
         run = Simulator([_freed(task, free) for task in tasks], program.config, len(program.operators), memory, fixed)
         return round(run.run().now)
 
-    positions = sum(t.work.positions * len(t.work.batches) for t in tasks if isinstance(t.work, Compute))
+    positions = sum(t.work.walked for t in tasks if isinstance(t.work, Compute))
     return [Bound("everything as it is", cycles(())), Bound("spikes and pixels free", cycles(LOADING)),
             Bound("weights and shortcuts free", cycles(BRINGING)),
             Bound("all of these free", cycles(LOADING + BRINGING)),

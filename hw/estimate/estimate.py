@@ -128,7 +128,7 @@ def _operators(program: Program, tasks: Sequence[Task], run: Simulator) -> list[
     positions, read, written = ([0] * len(program.operators) for _ in range(3))
     for task in tasks:
         if isinstance(task.work, Compute):
-            positions[task.layer] += task.work.positions * len(task.work.batches)
+            positions[task.layer] += task.work.walked
         elif isinstance(task.work, Move):
             (written if task.engine in WRITING else read)[task.layer] += task.work.beats * size
     result = []

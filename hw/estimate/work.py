@@ -66,6 +66,11 @@ class Compute:
     swaps: tuple[int, ...]
     beats: tuple[int, ...]
 
+    @property
+    def walked(self) -> int:
+        """Positions of all chunks."""
+        return self.positions * len(self.batches)
+
 
 @dataclass(frozen=True)
 class Drain:

@@ -6,8 +6,10 @@ import pytest
 
 from spikeloom.config import MachineConfig, preset
 from spikeloom.hw.gateware.arbiter import RoundRobin
+from spikeloom.hw.gateware.axi import MAX_BEATS
 from spikeloom.hw.gateware.buffers import RowBuffer, SpikeBanks
 from spikeloom.hw.gateware.emit import assert_no_multiplier
+from spikeloom.hw.gateware.engine import STEP_BITS
 from spikeloom.hw.gateware.read_port import ReadPort
 from spikeloom.hw.gateware.residual_buffer import ResidualBuffer
 from spikeloom.hw.gateware.row_load import ITEMS, RowLoadEngine, row_beats
@@ -34,6 +36,11 @@ def bench(component, module: str, name: str, top: str, seed: int = 1, **paramete
 @PRESETS
 def test_transfer(name):
     bench(TransferGenerator(CONFIGS[name]), "transfer", name, "transfer")
+
+
+def test_steps_under_way_can_be_told_apart():
+    """Ends of transfers are compared modulo 2**STEP_BITS: the beats on their way and those of the burst on offer."""
+    assert ReadPort(TINY, 1).credits + MAX_BEATS < 1 << STEP_BITS
 
 
 @PRESETS
