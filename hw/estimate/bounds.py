@@ -2,7 +2,7 @@
 
     spikes and pixels free          instructions of the engine LOAD
     weights and shortcuts free      of WEIGHT, SHORTCUT and STORE_RESIDUAL
-    all of these free               a target below that is out of reach of order, tile sizes and bandwidth
+    all of these free               a target below that is out of reach however the data of this program are moved
     everything but positions free   no order of a program with the same positions takes less
 """
 
