@@ -2,7 +2,9 @@
 
 from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from .skid import SkidBuffer
 
 __all__ = ["BeatOutput"]
 
@@ -11,7 +13,7 @@ class BeatOutput(wiring.Component):
     """One of several item streams, cut into beats.
 
     Throughput: one beat per cycle. Latency: 1 (output register). The ready of the items does not depend on that of
-    `o` in the same cycle: a second register takes the beat that comes when `o` stops.
+    `o` in the same cycle (`SkidBuffer`).
 
     Args:
         beat_bits: Width of a beat.
@@ -20,7 +22,7 @@ class BeatOutput(wiring.Component):
     Ports:
         i0, i1, ..: Items.
         select: Stream that is listened to; changes only while none has an item to offer.
-        last: Beats of an item of the selected stream, less one; changes likewise.
+        last: Beats of an item of the selected stream, less one; changes likewise, and a cycle ahead of an item.
         o: Beats.
     """
 
@@ -45,26 +47,20 @@ class BeatOutput(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         index = Signal.like(self.last)
-        ends = Signal()
+        ends, taken = Signal(), Signal()  # `ends`: a register, the present beat is the last of its item
+        m.submodules.skid = skid = SkidBuffer(self.beat_bits)
+        connect(m, skid.o, flipped(self.o))
         valid = Array([item.valid for item in self.inputs])[self.select]
         beat = Array([self._beat(item.payload, index) for item in self.inputs])[self.select]
-        space = self._output(m, valid, beat)
-        m.d.comb += ends.eq(index == self.last)
-        m.d.comb += [item.ready.eq(space & ends & (self.select == number)) for number, item in enumerate(self.inputs)]
-        with m.If(space & valid):
-            m.d.sync += index.eq(Mux(ends, 0, index + 1))
+        m.d.comb += [skid.i.valid.eq(valid), skid.i.payload.eq(beat), taken.eq(skid.i.ready & valid)]
+        m.d.comb += [item.ready.eq(skid.i.ready & ends & (self.select == number))
+                     for number, item in enumerate(self.inputs)]
+        with m.If(taken):
+            m.d.sync += [
+                index.eq(Mux(ends, 0, index + 1)), ends.eq(Mux(ends, self.last == 0, index + 1 == self.last))]
+        with m.Else():
+            m.d.sync += ends.eq(index == self.last)
         return m
-
-    def _output(self, m: Module, valid: Value, beat: Value) -> Signal:
-        """Beats to `o`, by way of the spare register while `o` waits. Returns a register: a beat is taken."""
-        space, spare = Signal(init=1), Signal(self.beat_bits)
-        with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += [self.o.valid.eq(valid | ~space), self.o.payload.eq(Mux(space, beat, spare)), space.eq(1)]
-        with m.Elif(space):
-            m.d.sync += space.eq(~valid)
-        with m.If(space):
-            m.d.sync += spare.eq(beat)
-        return space
 
     def _beat(self, item: Value, index: Signal) -> Value:
         beats = [item[low:low + self.beat_bits] for low in range(0, len(item), self.beat_bits)]

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import MachineConfig
 
-from ..isa import CHUNK_COMMON, Opcode
+from ..isa import CHUNK_COMMON, Core, Opcode
 from .buffers import RowBuffer
 from .instruction import BODY_BITS, body_layout
 
@@ -22,9 +22,9 @@ COMMON_HEADER = data.StructLayout({f.name: f.width for f in CHUNK_COMMON})
 
 
 def chunk_layout(config: MachineConfig) -> data.StructLayout:
-    """A chunk: body of its instruction, header, and whether it is the instruction's first or last."""
+    """A chunk: body of its instruction, header; `loads`: it has tables of its own; first, last of its instruction."""
     return data.StructLayout({
-        "body": body_layout(Opcode.COMPUTE), "common": COMMON_HEADER, "banks": 32 * config.banks,
+        "body": body_layout(Opcode.COMPUTE), "common": COMMON_HEADER, "banks": 32 * config.banks, "loads": 1,
         "first": 1, "last": 1})  # fmt: skip
 
 
@@ -57,6 +57,7 @@ class ChunkFetch(wiring.Component):
         given = data.View(body_layout(Opcode.COMPUTE), self.i.payload)
         left = Signal(16, name="left")
         wait = Signal(range(RowBuffer.latency), name="wait")
+        has_tables = (chunk.body.core == Core.ARRAY) | (chunk.body.core == Core.DEPTHWISE)
         m.d.comb += self.o.payload.eq(chunk)
         with m.FSM():
             with m.State("IDLE"):
@@ -71,7 +72,8 @@ class ChunkFetch(wiring.Component):
                     m.d.sync += [self.header_row.eq(self.header_row + 1), left.eq(left - 1), chunk.last.eq(left == 1)]
                     m.next = "TAKE"
             with m.State("TAKE"):
-                m.d.sync += [chunk.common.eq(self.header_data[:32]),
+                common = data.View(COMMON_HEADER, self.header_data[:32])
+                m.d.sync += [chunk.common.eq(common), chunk.loads.eq(common.load & has_tables),
                              chunk.banks.eq(self.header_data[32:32 * (1 + self.config.banks)]),
                              wait.eq(RowBuffer.latency - 1)]
                 m.next = "OFFER"

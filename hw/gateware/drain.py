@@ -383,11 +383,12 @@ class DrainEngine(wiring.Component):
         """Items are issued while all FIFOs that the instruction fills have room, and the spike banks have time."""
         emit = walk.issue & walk.emit
         room = Const(1)
-        for queue, wants in wanted.items():
+        for number, (queue, wanting) in enumerate(wanted.items()):
+            wants = register(m, wanting, f"wants{number}")  # `work` stands for a cycle before its first item
             room &= queue.room | ~wants
             m.d.comb += queue.reserve.eq(emit & wants)
         if self._planes.interval > 1:
-            local = work.planes & work.local
+            local = register(m, work.planes & work.local, "wants_local")
             room &= ~(local & _lasting(m, walk.issue & local, self._planes.interval - 1, "banks_busy"))
         m.d.comb += walk.room.eq(room)
 

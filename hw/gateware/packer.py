@@ -303,11 +303,12 @@ class _Walk:
     def _exists(self, m: Module) -> Signal:
         """Cycle 0: distances to the ends of the row. Cycle 1: limited to a window. Last cycle: compared."""
         count = self.line.window_bytes
+        bits = count.bit_length()
         inside = register(m, self.inside, "inside1")
         before = register(m, -self.position, "before")
         after = register(m, self.body.row_bytes - self.position, "after")
-        low = register(m, Mux(inside, _clamp(before, count), count), "low")
-        high = register(m, Mux(inside, _clamp(after, count), 0), "high")
+        low = register(m, Mux(inside, _clamp(before, count), count)[:bits], "low")
+        high = register(m, Mux(inside, _clamp(after, count), 0)[:bits], "high")
         wait = LineBuffer.latency - 3
         low, high = delayed(m, low, wait, "late_low"), delayed(m, high, wait, "late_high")
         return register(m, Cat((low <= i) & (high > i) for i in range(count)), "exists")

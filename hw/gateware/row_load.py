@@ -1,7 +1,7 @@
 """Row load engine: DDR -> row buffers (weights, chunk headers, parameters) and residual buffer.
 
-    instruction --> TransferReader --> beats --> register --> row buffer of the target
-                                                    '-------> ItemAssembler --> residual buffer     (LOAD_SHORTCUT)
+    instruction --> TransferReader --> beats --> SkidBuffer --> row buffer of the target
+                                                      '-------> ItemAssembler --> residual buffer     (LOAD_SHORTCUT)
 
 The requests of an instruction follow those of the one before at once; target and first row wait in a queue for its
 beats.
@@ -25,6 +25,7 @@ from .engine import EngineControl, engine_members, region_base
 from .instruction import body_layout
 from .reader import TransferReader
 from .sequencer import IN_FLIGHT
+from .skid import SkidBuffer
 from .transfer import assign_transfer
 
 WEIGHT_OPCODES = (Opcode.LOAD_WEIGHTS, Opcode.LOAD_WEIGHTS_B)
@@ -141,10 +142,9 @@ class RowLoadEngine(wiring.Component):
             with m.If(self.i.valid & self.i.ready):
                 m.d.sync += items.eq(self.i.payload.opcode == Opcode.LOAD_SHORTCUT)
         outputs = [*self.targets, *([self._assembler(m)] if self.takes_items else [])]
-        stalled = Cat(output.valid & ~output.ready for output in outputs).any()
         m.d.comb += [
             self.done.eq(control.done), self.busy.eq(control.busy), self.error.eq(self.reads.error),
-            reader.i.valid.eq(control.o.valid), control.o.ready.eq(reader.i.ready), reader.o.ready.eq(~stalled)]
+            reader.i.valid.eq(control.o.valid), control.o.ready.eq(reader.i.ready)]
         self._request(m, reader.i.payload, control.o.payload.body, items)
         target = self._targets(m, reader, control.o.payload.body, items)
         written = self._write(m, reader, outputs, target)
@@ -187,27 +187,32 @@ class RowLoadEngine(wiring.Component):
         return data.View(layout, targets.r_data)
 
     def _write(self, m: Module, reader: TransferReader, outputs: list[stream.Interface], target: data.View) -> Value:
-        """Beats to the buffers through a register; counts slots and rows.
+        """Beats to the buffers; counts slots and rows.
 
-        Returns a pulse: the register held the end of an instruction, and that was taken.
+        An end of an instruction goes the way of the beats, with the last one or alone if there is none. Returns a
+        pulse: it has come out and was taken.
         """
-        beats = reader.o
+        beats, beat = reader.o, row_write(self.config.beat_bits)
+        layout = data.StructLayout({"beat": beat, "output": len(outputs), "end": 1})
+        m.submodules.skid = skid = SkidBuffer(layout)
+        given, out = skid.i.payload, skid.o.payload
         rows, slot, last_slot = Signal(ROW_BITS), Signal(SLOT_BITS), Signal(SLOT_BITS)
-        held, last = Signal(row_write(self.config.beat_bits)), Signal()
-        with m.If(beats.ready):
-            m.d.sync += [held.row.eq(target.row + rows), held.slot.eq(slot), held.data.eq(beats.payload),
-                         last.eq(reader.ended)]
+        m.d.comb += [
+            beats.ready.eq(skid.i.ready), skid.i.valid.eq(beats.valid | reader.ended),
+            given.beat.row.eq(target.row + rows), given.beat.slot.eq(slot), given.beat.data.eq(beats.payload),
+            given.end.eq(reader.ended)]
         for number, output in enumerate(outputs):
             chosen = target.items if number == ITEMS else ~target.items & (target.target == number)
-            m.d.comb += output.payload.eq(held)
+            m.d.comb += [
+                given.output[number].eq(beats.valid & chosen), output.payload.eq(out.beat),
+                output.valid.eq(skid.o.valid & out.output[number])]
             with m.If(chosen):
                 m.d.comb += last_slot.eq(self.row_beats[number] - 1)
-            with m.If(beats.ready):
-                m.d.sync += output.valid.eq(beats.valid & chosen)
         with m.If(reader.ended):
             m.d.sync += [rows.eq(0), slot.eq(0)]
         with m.Elif(beats.valid & beats.ready):
             m.d.sync += slot.eq(slot + 1)
             with m.If(slot == last_slot):
                 m.d.sync += [slot.eq(0), rows.eq(rows + 1)]
-        return last & beats.ready
+        m.d.comb += skid.o.ready.eq(~Cat(output.valid & ~output.ready for output in outputs).any())
+        return skid.o.valid & skid.o.ready & out.end

@@ -21,7 +21,7 @@ from spikeloom.config import MachineConfig
 from spikeloom.registers import ErrorCode
 
 from ..isa import BODY_HIGH, BODY_LOW, ENGINE_OF, FIELDS, INSTRUCTION_BYTES, Engine, Opcode
-from .axi import ReadClient
+from .axi import ADDRESS_BITS, ReadClient
 from .semaphores import Semaphores
 
 INSTRUCTION_BITS = 8 * INSTRUCTION_BYTES
@@ -52,7 +52,8 @@ class InstructionFetch(wiring.Component):
     (`o_valid`, `o_ready`, `o_word`, `o_good`), `o_index` counts from 0. Word and index stand a cycle longer than
     `o_valid`.
 
-    Throughput: one instruction in 20 cycles plus its beats (the CRC takes 32 bits per cycle).
+    Throughput: one instruction in 20 cycles plus its beats (the CRC takes 32 bits per cycle); one request in 2 cycles.
+    The high half of an address follows the low one by a cycle.
     """
 
     def __init__(self, config: MachineConfig) -> None:
@@ -72,17 +73,21 @@ class InstructionFetch(wiring.Component):
         return m
 
     def _request(self, m: Module) -> None:
-        next_index = Signal(INDEX_BITS)
-        ahead = Signal(range(FETCH_AHEAD + 1))
+        half = ADDRESS_BITS // 2
+        low, high, carry = (Signal(width, name=name) for width, name in ((half, "low"), (half, "high"), (1, "carry")))
+        ahead, begun, whole = Signal(range(FETCH_AHEAD + 1)), Signal(name="begun"), Signal(name="whole")
         request = self.reads.request
         m.d.comb += [
-            request.valid.eq(self.run & (ahead != FETCH_AHEAD)),
-            request.payload.address.eq(self.base + (next_index << INSTRUCTION_BYTES.bit_length() - 1)),
+            request.valid.eq(self.run & whole & (ahead != FETCH_AHEAD)), request.payload.address.eq(Cat(low, high)),
             request.payload.length.eq(self.beats)]
         issued = request.valid & request.ready
         m.d.sync += [ahead.eq(ahead + issued - self.taken)]
         with m.If(issued):
-            m.d.sync += next_index.eq(next_index + 1)
+            m.d.sync += [Cat(low, carry).eq(low + INSTRUCTION_BYTES), whole.eq(0)]
+        with m.Elif(begun & ~whole):
+            m.d.sync += [high.eq(high + carry), whole.eq(1)]
+        with m.Elif(self.run & ~begun):
+            m.d.sync += [Cat(low, high).eq(self.base), whole.eq(1), begun.eq(1)]
 
     def _collect(self, m: Module) -> Signal:
         """Shift beats into the instruction word; returns the flag 'a whole word is there, unchecked'."""

@@ -26,11 +26,6 @@ def filled_layout(config: MachineConfig) -> data.StructLayout:
     return data.StructLayout({"chunk": chunk_layout(config), "half": 1, "apart": 1})
 
 
-def loads(chunk: data.View) -> Value:
-    """The chunk has tables of its own."""
-    return chunk.common.load & ((chunk.body.core == Core.ARRAY) | (chunk.body.core == Core.DEPTHWISE))
-
-
 class TableFill(wiring.Component):
     """Drives the table loader.
 
@@ -86,8 +81,8 @@ class TableFill(wiring.Component):
             m.d.sync += holds.eq(0)
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
-                holds.eq(1), held.chunk.eq(given), held.half.eq(held.half ^ (loads(given) | given.common.swap)),
-                held_loads.eq(loads(given)), held_swaps.eq(given.common.swap),
+                holds.eq(1), held.chunk.eq(given), held.half.eq(held.half ^ (given.loads | given.common.swap)),
+                held_loads.eq(given.loads), held_swaps.eq(given.common.swap),
                 held.apart.eq(self._apart(given, held.chunk)), begun.eq(given_begun), given_begun.eq(0)]
 
         ending, own, ahead = Signal(name="was_ending"), Signal(name="own"), Signal(name="ahead")
@@ -95,7 +90,7 @@ class TableFill(wiring.Component):
         m.d.sync += ending.eq(self.ending)
         m.d.comb += [
             own.eq(holds & held_loads & ~begun),
-            ahead.eq(holds & self.i.valid & loads(given) & ~given_begun & (given.body.core == held.chunk.body.core)
+            ahead.eq(holds & self.i.valid & given.loads & ~given_begun & (given.body.core == held.chunk.body.core)
                      & (~held_loads & ~held_swaps | (begun | held_swaps) & ending)),
             chosen.eq(Mux(own, held.chunk.as_value(), given.as_value())),
             self.start.eq(own | ahead), self.half.eq(Mux(own, held.half, ~held.half)),
