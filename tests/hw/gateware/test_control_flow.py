@@ -42,7 +42,7 @@ def test_control():
 def test_sequencer(name, seed):
     config = preset(name)
     run_bench(Sequencer(config), "spikeloom.sim.benches.sequencer", name="sequencer", seed=seed,
-              parameters={"config": asdict(config), "base": 0x12_3456_7000})
+              parameters={"config": asdict(config), "base": 0x12_344F_FFC0})
 
 
 def test_supervisor():

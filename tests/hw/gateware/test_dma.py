@@ -13,6 +13,7 @@ from spikeloom.hw.gateware.engine import STEP_BITS
 from spikeloom.hw.gateware.read_port import ReadPort
 from spikeloom.hw.gateware.residual_buffer import ResidualBuffer
 from spikeloom.hw.gateware.row_load import ITEMS, RowLoadEngine, row_beats
+from spikeloom.hw.gateware.skid import SkidBuffer
 from spikeloom.hw.gateware.store import StoreEngine
 from spikeloom.hw.gateware.transfer import TransferGenerator
 from spikeloom.hw.gateware.write_port import WritePort
@@ -48,6 +49,10 @@ def test_steps_under_way_can_be_told_apart():
 def test_read_port(name, credits):
     port = ReadPort(CONFIGS[name], 3, credits=credits)
     bench(port, "read_port", name, f"read_port{credits}", seed=2, credits=credits)
+
+
+def test_skid_buffer():
+    run_bench(SkidBuffer(9), "spikeloom.sim.benches.skid", name="skid", seed=17)
 
 
 @PRESETS
