@@ -5,6 +5,7 @@ import random
 import zlib
 
 import cocotb
+from cocotb.queue import Queue
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from spikeloom.hw.gateware.sequencer import IN_FLIGHT, INDEX_BITS
@@ -51,16 +52,23 @@ class Memory:
         self.dut, self.image, self.beat_bytes, self.rng = dut, image, beat_bytes, rng
 
     async def serve(self) -> None:
-        """For ever: take requests, give their beats."""
+        """For ever: take requests, one after the other at once, and give their beats."""
         source = support.StreamSource(self.dut, "reads__data", 0.3, self.rng)
-        sink = support.StreamSink(self.dut, "reads__request", 0.3, self.rng)
+        requests: Queue[support.Received] = Queue()
+        cocotb.start_soon(self._take(requests))
         while True:
-            (request,) = await sink.receive(1)
+            request = await requests.get()
             address, length = request.payload & (1 << 40) - 1, request.payload >> 40
             for beat in range(length):
                 at = address - support.parameters()["base"] + beat * self.beat_bytes
                 word = self.image[at:at + self.beat_bytes].ljust(self.beat_bytes, b"\0")
                 await source.send([int.from_bytes(word, "little")])
+
+    async def _take(self, requests: Queue[support.Received]) -> None:
+        sink = support.StreamSink(self.dut, "reads__request", 0.3, self.rng)
+        while True:
+            (request,) = await sink.receive(1)
+            requests.put_nowait(request)
 
 
 class FakeEngine:
