@@ -116,7 +116,7 @@ class Times:
     token: float
     fetch_check: float = 18
     fetch_start: float = 5
-    read_start: float = 7
+    read_start: float = 8
     read_end: float = 4
     write_start: float = 13
     write_end: float = 5

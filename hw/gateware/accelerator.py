@@ -158,8 +158,8 @@ class Core(wiring.Component):
             residuals.read_en.eq(drain.shortcut_en), residuals.read_row.eq(drain.shortcut_item),
             drain.shortcut_data.eq(residuals.shortcut_data), residuals.write_en.eq(drain.residual_write),
             residuals.write_row.eq(drain.residual_row), residuals.write_data.eq(drain.residual_data),
-            self.spikes.plane_mask.eq(drain.plane_mask), self.spikes.plane_address.eq(drain.plane_address),
-            self.spikes.plane_data.eq(drain.plane_data)]
+            self.spikes.plane_valid.eq(drain.plane_valid), self.spikes.plane_mask.eq(drain.plane_mask),
+            self.spikes.plane_address.eq(drain.plane_address), self.spikes.plane_data.eq(drain.plane_data)]
 
     def _stores(self, m: Module) -> None:
         store, residual = StoreEngine(self.config, sources=2), ResidualStoreEngine(self.config)

@@ -122,7 +122,8 @@ class SpikeBanks(wiring.Component):
     """`config.banks` banks of `config.spike_depth` words.
 
     Ports:
-        plane_mask, plane_address, plane_data: Write port of the drain engine: a bit per bank, 20, `beat_bits` per bank.
+        plane_valid: The drain engine writes.
+        plane_mask, plane_address, plane_data: Its write port: a bit per bank, 20, `beat_bits` per bank.
         write_mask, write_address, write_data, write_ready: Write port of the load engine, likewise. A write with a
             mask other than 0 is done when `write_ready`, which is low in the cycles in which the drain engine writes.
         read_en, read_address, read_data: A bit per bank (all 1 if left unconnected), 20 bits per bank, `beat_bits` per
@@ -134,6 +135,7 @@ class SpikeBanks(wiring.Component):
     begun in the next cycle.
     """
 
+    plane_valid: Signal
     plane_mask: Signal
     plane_address: Signal
     plane_data: Signal
@@ -151,7 +153,7 @@ class SpikeBanks(wiring.Component):
         self.config = config
         self.style = style or ("ultra" if config.spike_depth >= ULTRA_DEPTH else None)
         banks, bits = config.banks, config.beat_bits
-        members: dict[str, Any] = {"write_ready": Out(1)}
+        members: dict[str, Any] = {"plane_valid": In(1), "write_ready": Out(1)}
         for writer in ("plane", "write"):
             members |= {f"{writer}_mask": In(banks), f"{writer}_address": In(SPIKE_ADDRESS_BITS),
                         f"{writer}_data": In(bits * banks)}
@@ -161,8 +163,8 @@ class SpikeBanks(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        bits, planes = self.config.beat_bits, Signal()
-        m.d.comb += [planes.eq(self.plane_mask.any()), self.write_ready.eq(~planes)]
+        bits, planes = self.config.beat_bits, self.plane_valid
+        m.d.comb += self.write_ready.eq(~planes)
         for bank in range(self.config.banks):
             words = _memory(m, f"bank{bank}", bits, self.config.spike_depth, self.style)
             write, read = words.write_port(), words.read_port()

@@ -17,9 +17,9 @@ class CreditFifo(wiring.Component):
     """FIFO with credits.
 
     Handshake: `reserve` only while `room`; each reservation is followed by one `push`, at any later time; a push then
-    always finds a place. First word falls through: an item is at `o` from the cycle after its push. `room` comes from
-    a register, at the price of one place. To sustain one item per cycle, `depth` must be at least the cycles from
-    reserve to push, and four.
+    always finds a place. First word falls through: an item is at `o` from the cycle after its push. `room` and
+    `o.valid` come from registers, the former at the price of one place. To sustain one item per cycle, `depth` must be
+    at least the cycles from reserve to push, and four.
 
     Args:
         width: Bits of an item.
@@ -51,11 +51,13 @@ class CreditFifo(wiring.Component):
         m.submodules.items = items = fifo.SyncFIFO(width=self.width, depth=self.depth)
         places = Signal(range(self.depth + 1), init=self.depth)
         taken = Signal()
-        m.d.sync += self.room.eq(places[1:].any())  # one at least is left if this cycle takes one
+        m.d.sync += [
+            self.room.eq(places[1:].any()),  # one at least is left if this cycle takes one
+            self.o.valid.eq(self.push | items.level[1:].any() | items.level[0] & ~taken)]
         m.d.comb += [
             taken.eq(self.o.valid & self.o.ready), self.empty.eq(~items.r_rdy),
             items.w_en.eq(self.push), items.w_data.eq(self.item), items.r_en.eq(taken),
-            self.o.valid.eq(items.r_rdy), self.o.payload.eq(items.r_data)]
+            self.o.payload.eq(items.r_data)]
         with m.If(self.reserve & ~taken):
             m.d.sync += places.eq(places - 1)
         with m.Elif(taken & ~self.reserve):

@@ -108,7 +108,7 @@ class DrainEngine(wiring.Component):
         shortcut_en, shortcut_item, shortcut_data: Item of the residual buffer wanted (16 bits at
             `(channel * lanes + lane) * 16`); data `residual_latency` cycles after, 0 where none was wanted.
         residual_write, residual_row, residual_data: r of an item, to the residual buffer.
-        plane_mask, plane_address, plane_data: Planes, to the spike banks: see `PlaneWrite`.
+        plane_valid, plane_mask, plane_address, plane_data: Planes, to the spike banks: see `PlaneWrite`.
         parameter_row, parameter_data: Neuron parameters, data (`96 * word_channels`) one cycle after the address.
         main: Output beats (`beat_bits`).
     """
@@ -126,6 +126,7 @@ class DrainEngine(wiring.Component):
     residual_write: Signal
     residual_row: Signal
     residual_data: Signal
+    plane_valid: Signal
     plane_mask: Signal
     plane_address: Signal
     plane_data: Signal
@@ -157,7 +158,7 @@ class DrainEngine(wiring.Component):
             "shortcut_data": In(neurons * RESIDUAL_BITS),
             "residual_write": Out(1), "residual_row": Out(range(config.residual_depth)),
             "residual_data": Out(neurons * RESIDUAL_BITS),
-            "plane_mask": Out(config.banks), "plane_address": Out(ADDRESS_BITS),
+            "plane_valid": Out(1), "plane_mask": Out(config.banks), "plane_address": Out(ADDRESS_BITS),
             "plane_data": Out(config.banks * neurons),
             "parameter_row": Out(range(config.parameter_depth)), "parameter_data": In(channels * PARAMETER.size),
             "main": Out(stream.Signature(unsigned(neurons)))})
@@ -421,8 +422,8 @@ class DrainEngine(wiring.Component):
             planes.bank.eq(delayed(m, walk.bank, early, "bank")),
             planes.address.eq(delayed(m, walk.plane_address, early, "plane")),
             planes.stride.eq(delayed(m, work.local_stride, early, "stride")),
-            self.plane_mask.eq(planes.o_mask), self.plane_address.eq(planes.o_address),
-            self.plane_data.eq(planes.o_data)]
+            self.plane_valid.eq(planes.o_valid), self.plane_mask.eq(planes.o_mask),
+            self.plane_address.eq(planes.o_address), self.plane_data.eq(planes.o_data)]
 
     def _carry(self, m: Module, walk: ItemWalk, written: Value) -> None:
         """Membranes of an item: read before its lane 0, written after its last lane."""

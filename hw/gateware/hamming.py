@@ -28,6 +28,7 @@ from spikeloom.config import GROUP_INPUTS, MachineConfig
 from .accumulator import LANE_BITS
 from .pipeline import chain_sum
 from .shared import shared
+from .skid import SkidBuffer
 from .tables import unpack_bits
 
 __all__ = ["HammingRow", "HammingUnit"]
@@ -203,7 +204,9 @@ class HammingUnit(wiring.Component):
         advance, running = Signal(name="advance"), Signal(name="running")
         place = Signal(range(len(order) * self.beats_per_row), name="place")
         limb = Signal(2, name="limb")
-        m.d.comb += advance.eq(~self.o.valid | self.o.ready)
+        m.submodules.skid = skid = SkidBuffer(config.beat_bits)
+        wiring.connect(m, skid.o, wiring.flipped(self.o))
+        m.d.comb += advance.eq(skid.i.ready)
         m.d.sync += wait.eq(Cat(self.finish, wait))
         with m.If(self.finish):
             m.d.sync += [
@@ -252,13 +255,13 @@ class HammingUnit(wiring.Component):
             m.d.sync += [
                 shown.eq(Cat(Array(mask[i] for i in order)[index], shown)),
                 valid.eq(Cat(running, valid)),
-                self.o.valid.eq(valid[-1]),
-                self.o.payload.eq(Cat(produced).word_select(parts[-1], config.beat_bits)),
             ]
             m.d.sync += [later.eq(now) for now, later in zip([limb, *limbs], limbs, strict=False)]
             part = place[: exact_log2(self.beats_per_row)]
             m.d.sync += [later.eq(now) for now, later in zip([part, *parts], parts, strict=False)]
-        m.d.comb += self.busy.eq(wait.any() | running | valid.any() | self.o.valid)
+        m.d.comb += [
+            skid.i.valid.eq(valid[-1]), skid.i.payload.eq(Cat(produced).word_select(parts[-1], config.beat_bits)),
+            self.busy.eq(wait.any() | running | valid.any() | self.o.valid)]
 
 
 def _total(values: Iterable[Value]) -> Value:

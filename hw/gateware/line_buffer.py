@@ -31,7 +31,7 @@ class LineBuffer(wiring.Component):
     Ports:
         start: Pulse; empties both halves.
         row_beats (16, at least 1), frames (4): Beats of a row, lanes that have one; constant from `start` on.
-        i: Stream of beats, row by row, in each lane by lane. Stalls while both halves are full.
+        i: Stream of beats, row by row, in each lane by lane. Stalls while both halves are full; `ready` is a register.
         filled: Level: the half to be read is complete.
         release: Pulse: it is no longer needed; the reads of this cycle still count.
         lane, position (signed): Window to be read.
@@ -83,17 +83,19 @@ class LineBuffer(wiring.Component):
     def _fill(self, m: Module, ports: list[memory.WritePort], full: Signal, half: Signal) -> None:
         """Beats to (half, lane, row), through a register."""
         beat, left, last = Signal(16), Signal(16), Signal()  # beats after this one; this one is the last of its row
-        lane, taken = Signal(range(self.config.lanes)), Signal()
-        m.d.comb += [self.i.ready.eq(~full.bit_select(half, 1)), taken.eq(self.i.valid & self.i.ready)]
+        lane, taken, fills = Signal(range(self.config.lanes)), Signal(), Signal()  # `fills`: the half, with this beat
+        m.d.comb += [taken.eq(self.i.valid & self.i.ready), fills.eq(taken & last & (lane + 1 == self.frames))]
+        # If the half to be filled next is full, so is the other one, and it is this one that is read and released.
+        m.d.sync += self.i.ready.eq(~full.bit_select(half ^ fills, 1) | self.release)
         self._store(m, ports, taken, beat, Cat(lane, half))
         with m.If(taken):
             m.d.sync += [beat.eq(beat + 1), left.eq(left - 1), last.eq(left == 1)]
             with m.If(last):
                 m.d.sync += [beat.eq(0), lane.eq(lane + 1)]
-                with m.If(lane + 1 == self.frames):
+                with m.If(fills):
                     m.d.sync += [lane.eq(0), full.bit_select(half, 1).eq(1), half.eq(~half)]
         with m.If(self.start):
-            m.d.sync += [beat.eq(0), lane.eq(0)]
+            m.d.sync += [beat.eq(0), lane.eq(0), self.i.ready.eq(1)]
         with m.If(self.start | taken & last):
             m.d.sync += [left.eq(self.row_beats - 1), last.eq(self.row_beats == 1)]
 

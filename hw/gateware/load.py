@@ -1,7 +1,7 @@
 """Load engine: DDR -> spike banks, as words (LOAD) or as pixels through the packer (LOAD_PIXELS).
 
-    LOAD        --> TransferReader --> beats -----------------v
-    LOAD_PIXELS --> PixelPacker: rows, windows, bit-planes --> register --> write port of the spike banks
+    beats --> SkidBuffer --> TransferReader: LOAD ----------------------------v
+                    '------> PixelPacker: rows, windows, bit-planes --> register --> write port of the spike banks
 
 While the drain engine writes bit-planes into the banks, the register waits, and so does what is before it. The requests
 of a LOAD follow those of the one before at once; banks and address of its beats wait in a queue until they come.
@@ -23,6 +23,7 @@ from .instruction import body_layout
 from .packer import PixelPacker
 from .reader import TransferReader
 from .sequencer import IN_FLIGHT
+from .skid import SkidBuffer
 from .transfer import assign_transfer
 
 
@@ -61,11 +62,11 @@ class LoadEngine(wiring.Component):
         m.submodules.reader = reader = TransferReader(self.config)
         m.submodules.packer = packer = PixelPacker(self.config)
         wiring.connect(m, wiring.flipped(self.i), control.i)
-        pixels, packing, packed, free, written, packer_ends = (Signal() for _ in range(6))
+        pixels, packing, packed, free, written, packer_ends, some = (Signal() for _ in range(7))
         m.d.comb += [
             self.done.eq(control.done),
             self.busy.eq(control.busy), self.error.eq(self.reads.error),
-            free.eq(~self.write_mask.any() | self.write_ready),
+            free.eq(~some | self.write_ready),
             packed.eq(packing & packer_ends & free), control.ended.eq(packed | written),
             reader.i.valid.eq(control.o.valid & ~pixels), control.o.ready.eq(Mux(pixels, packed, reader.i.ready))]
         m.d.sync += packer_ends.eq(packing & ~packer.busy)
@@ -79,19 +80,21 @@ class LoadEngine(wiring.Component):
             m.d.sync += packing.eq(0)
         body = data.View(body_layout(Opcode.LOAD), control.o.payload.body)
         m.d.comb += assign_transfer(reader.i.payload, body, self.bases)
-        self._write(m, reader, packer, body, free, written)
+        self._write(m, reader, packer, body, some, free, written)
         return m
 
     def _share(self, m: Module, packing: Signal, words: ReadClientInterface, packed: ReadClientInterface) -> None:
         """The read client belongs to the packer while that works, else to the reader."""
+        m.submodules.skid = skid = SkidBuffer(self.config.beat_bits)
+        wiring.connect(m, wiring.flipped(self.reads.data), skid.i)
         for chosen, client in ((~packing, words), (packing, packed)):
-            m.d.comb += [client.data.payload.eq(self.reads.data.payload), client.error.eq(self.reads.error)]
+            m.d.comb += [client.data.payload.eq(skid.o.payload), client.error.eq(self.reads.error)]
             with m.If(chosen):
                 m.d.comb += [
                     self.reads.request.payload.eq(client.request.payload),
                     self.reads.request.valid.eq(client.request.valid),
                     client.request.ready.eq(self.reads.request.ready),
-                    client.data.valid.eq(self.reads.data.valid), self.reads.data.ready.eq(client.data.ready)]
+                    client.data.valid.eq(skid.o.valid), skid.o.ready.eq(client.data.ready)]
 
     def _start_packer(self, m: Module, packer: PixelPacker, control: EngineControl, pixels: Value) -> None:
         """LOAD_PIXELS begins when all instructions before it are done, and is held until it ends."""
@@ -101,9 +104,9 @@ class LoadEngine(wiring.Component):
             packer.body.eq(control.o.payload.body),
             packer.base.eq(region_base(self.bases, body.region))]
 
-    def _write(self, m: Module, reader: TransferReader, packer: PixelPacker, body: data.View, free: Signal,
-               written: Signal) -> None:
-        """Beats to rising addresses, or what the packer writes, through a register that may be `free`.
+    def _write(self, m: Module, reader: TransferReader, packer: PixelPacker, body: data.View, some: Signal,
+               free: Signal, written: Signal) -> None:
+        """Beats to rising addresses, or what the packer writes, through a register: there is `some`, or it is `free`.
 
         `written`: pulse: the register held the end of a LOAD, and that is written.
         """
@@ -111,8 +114,9 @@ class LoadEngine(wiring.Component):
         target = self._targets(m, reader, body)
         m.d.comb += [beats.ready.eq(free), packer.write_ready.eq(free), written.eq(free & last)]
         with m.If(free):
-            m.d.sync += [self.write_mask.eq(packer.write_mask), self.write_address.eq(packer.write_address),
-                         self.write_data.eq(packer.write_data), last.eq(reader.ended)]
+            m.d.sync += [
+                some.eq(packer.write_valid | beats.valid), last.eq(reader.ended), self.write_mask.eq(packer.write_mask),
+                self.write_address.eq(packer.write_address), self.write_data.eq(packer.write_data)]
         with m.If(free & beats.valid):
             m.d.sync += [self.write_mask.eq(target.mask), self.write_address.eq(target.address + count),
                          self.write_data.eq(beats.payload.replicate(self.config.banks)), count.eq(count + 1)]

@@ -54,8 +54,9 @@ class PixelPacker(wiring.Component):
         start: Pulse; `body` (416, as in the instruction) and `base` (address of its region) hold from then on.
         busy: From the next cycle on, up to the cycle after the last write. Stays low if rows, cols or words is 0.
         reads: `ReadClient`.
-        write_mask, write_address, write_data: Write port of the spike banks, valid where the mask is not 0;
-            `write_data` holds a word for every bank, bank 0 lowest.
+        write_valid: A write is made.
+        write_mask, write_address, write_data: Write port of the spike banks; the mask is 0 where there is none, and not
+            where there is one. `write_data` holds a word for every bank, bank 0 lowest.
         write_ready: Level (1 if left unconnected). While it is low the mask is 0: the write waits. Nothing else
             follows from it in the same cycle.
 
@@ -70,6 +71,7 @@ class PixelPacker(wiring.Component):
     base: Signal
     busy: Signal
     reads: ReadClientInterface
+    write_valid: Signal
     write_mask: Signal
     write_address: Signal
     write_data: Signal
@@ -82,7 +84,7 @@ class PixelPacker(wiring.Component):
         self.config = config
         super().__init__({
             "start": In(1), "body": In(BODY_BITS), "base": In(ADDRESS_BITS), "busy": Out(1),
-            "reads": Out(ReadClient(config)), "write_mask": Out(config.banks),
+            "reads": Out(ReadClient(config)), "write_valid": Out(1), "write_mask": Out(config.banks),
             "write_address": Out(SPIKE_ADDRESS_BITS), "write_data": Out(config.banks * config.beat_bits),
             "write_ready": In(1, init=1)})  # type: ignore[call-arg]
 
@@ -245,7 +247,8 @@ class PixelPacker(wiring.Component):
         out, written = data.View(item.shape(), writes.r_data), Signal()
         m.d.comb += [
             writes.w_en.eq(left != 0), writes.w_data.eq(item), writes.r_en.eq(self.write_ready),
-            written.eq(writes.r_rdy & self.write_ready), self.write_mask.eq(out.mask & written.replicate(banks)),
+            written.eq(writes.r_rdy & self.write_ready), self.write_valid.eq(written),
+            self.write_mask.eq(out.mask & written.replicate(banks)),
             self.write_address.eq(out.address), self.write_data.eq(Cat(out.even, out.odd).replicate(banks // 2))]
         return written
 

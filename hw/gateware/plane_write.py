@@ -35,6 +35,7 @@ class PlaneWrite(wiring.Component):
         valid: An item is there; not again in the `interval` - 1 cycles after.
         planes: Plane p at `p * beat_bits`.
         bank, address, stride: See above; `stride` counts with more than one group only.
+        o_valid: A group is put out; a register, as `o_mask` is not 0.
         o_mask: A bit per bank: write `o_data[bank * beat_bits:]` to `o_address` of that bank.
     """
 
@@ -43,6 +44,7 @@ class PlaneWrite(wiring.Component):
     bank: Signal
     address: Signal
     stride: Signal
+    o_valid: Signal
     o_mask: Signal
     o_address: Signal
     o_data: Signal
@@ -51,7 +53,7 @@ class PlaneWrite(wiring.Component):
         self.banks, self.beat_bits = config.banks, config.beat_bits
         super().__init__({
             "valid": In(1), "planes": In(PLANE_BITS * config.beat_bits), "bank": In(range(config.banks)),
-            "address": In(ADDRESS_BITS), "stride": In(ADDRESS_BITS), "o_mask": Out(config.banks),
+            "address": In(ADDRESS_BITS), "stride": In(ADDRESS_BITS), "o_valid": Out(1), "o_mask": Out(config.banks),
             "o_address": Out(ADDRESS_BITS), "o_data": Out(config.banks * config.beat_bits)})
 
     @property
@@ -88,7 +90,8 @@ class PlaneWrite(wiring.Component):
             turns, bank = bank[:2], register(m, bank[2:], f"bank{step}")
             mask = _turned(mask, turns, 1 << step, f"mask{step}", m, reset=True)
             words = _turned(words, turns, self.beat_bits << step, f"words{step}", m, reset=False)
-        m.d.comb += [self.o_mask.eq(mask), self.o_data.eq(words),
+        m.d.comb += [self.o_valid.eq(delayed_flag(m, valid, len(steps), "put_out")[-1]), self.o_mask.eq(mask),
+                     self.o_data.eq(words),
                      self.o_address.eq(delayed(m, address, len(steps), "late_address"))]
         return m
 

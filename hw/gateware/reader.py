@@ -1,6 +1,6 @@
 """Transfer reader: a three-level transfer -> its beats, in order.
 
-    i (TRANSFER) --> TransferGenerator --> ReadClient.request ... ReadClient.data --> o (beats)
+    i (TRANSFER) --> TransferGenerator --> SkidBuffer --> ReadClient.request ... ReadClient.data --> o (beats)
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from amaranth.lib.wiring import In, Out
 
 from spikeloom.config import MachineConfig
 
-from .axi import ReadClient, ReadClientInterface
+from .axi import BURST, ReadClient, ReadClientInterface
 from .engine import EndQueue
+from .skid import SkidBuffer
 from .transfer import TRANSFER, TransferGenerator
 
 
@@ -22,8 +23,8 @@ class TransferReader(wiring.Component):
     Ports: `i` (stream of `TRANSFER`, taken when all bursts of the one before were put out), `o` (stream of beats),
     `reads` (`ReadClient`), `busy`: from the cycle after a transfer is taken until its last beat has been taken from
     `o`; low at once for a transfer of no beats. `ended`: pulse, once per transfer and in order: its last beat is taken
-    from `o`; of a transfer of no beats, between those of its neighbours, while `o.ready`. A beat comes 3 cycles after
-    its request at the earliest.
+    from `o`; of a transfer of no beats, between those of its neighbours, while `o.ready`. `offers`: a beat is on offer,
+    or the end of a transfer of none. A beat comes 3 cycles after its request at the earliest.
 
     Throughput: one beat per cycle, also from transfer to transfer.
     """
@@ -33,18 +34,22 @@ class TransferReader(wiring.Component):
     reads: ReadClientInterface
     busy: Signal
     ended: Signal
+    offers: Signal
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         super().__init__({
             "i": In(stream.Signature(TRANSFER)), "o": Out(stream.Signature(config.beat_bits)),
-            "reads": Out(ReadClient(config)), "busy": Out(1), "ended": Out(1)})
+            "reads": Out(ReadClient(config)), "busy": Out(1), "ended": Out(1),
+            "offers": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.generator = generator = TransferGenerator(self.config)
         wiring.connect(m, wiring.flipped(self.i), generator.i)
-        wiring.connect(m, generator.o, wiring.flipped(self.reads.request))
+        m.submodules.requests = requests = SkidBuffer(BURST)
+        wiring.connect(m, generator.o, requests.i)
+        wiring.connect(m, requests.o, wiring.flipped(self.reads.request))
         m.submodules.ends = ends = EndQueue()
         beats = self.reads.data
         m.d.comb += [
@@ -52,5 +57,5 @@ class TransferReader(wiring.Component):
             beats.ready.eq(self.o.ready & ~ends.over), ends.step.eq(self.o.valid & self.o.ready),
             ends.given.eq(generator.ended), ends.total.eq(generator.beats),
             self.ended.eq(self.o.ready & (ends.over | beats.valid & ends.last)), ends.taken.eq(self.ended),
-            self.busy.eq(generator.busy | ends.under_way)]
+            self.offers.eq(beats.valid | ends.over), self.busy.eq(generator.busy | ends.under_way)]
         return m

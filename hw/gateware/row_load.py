@@ -198,7 +198,7 @@ class RowLoadEngine(wiring.Component):
         given, out = skid.i.payload, skid.o.payload
         rows, slot, last_slot = Signal(ROW_BITS), Signal(SLOT_BITS), Signal(SLOT_BITS)
         m.d.comb += [
-            beats.ready.eq(skid.i.ready), skid.i.valid.eq(beats.valid | reader.ended),
+            beats.ready.eq(skid.i.ready), skid.i.valid.eq(reader.offers),
             given.beat.row.eq(target.row + rows), given.beat.slot.eq(slot), given.beat.data.eq(beats.payload),
             given.end.eq(reader.ended)]
         for number, output in enumerate(outputs):

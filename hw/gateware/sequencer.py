@@ -48,12 +48,12 @@ def body_bits(engine: Engine) -> int:
 class InstructionFetch(wiring.Component):
     """Reads instructions in order and checks their CRC.
 
-    Ports: `run` (level: fetch from `base` on; low stops requesting), `reads` (`ReadClient`), `o_*`: one instruction
-    (`o_valid`, `o_ready`, `o_word`, `o_good`), `o_index` counts from 0. Word and index stand a cycle longer than
-    `o_valid`.
+    Ports: `run` (level: fetch from `base` on; low begins no further request), `reads` (`ReadClient`), `o_*`: one
+    instruction (`o_valid`, `o_ready`, `o_word`, `o_good`), `o_index` counts from 0. Word and index stand a cycle longer
+    than `o_valid`.
 
-    Throughput: one instruction in 20 cycles plus its beats (the CRC takes 32 bits per cycle); one request in 2 cycles.
-    The high half of an address follows the low one by a cycle.
+    Throughput: one instruction in 20 cycles plus its beats (the CRC takes 32 bits per cycle); at most one
+    request in 2 cycles: the high half of its address follows the low one by a cycle.
     """
 
     def __init__(self, config: MachineConfig) -> None:
@@ -75,19 +75,19 @@ class InstructionFetch(wiring.Component):
     def _request(self, m: Module) -> None:
         half = ADDRESS_BITS // 2
         low, high, carry = (Signal(width, name=name) for width, name in ((half, "low"), (half, "high"), (1, "carry")))
-        ahead, begun, whole = Signal(range(FETCH_AHEAD + 1)), Signal(name="begun"), Signal(name="whole")
-        request = self.reads.request
+        ahead, begun, waits = Signal(range(FETCH_AHEAD + 1)), Signal(name="begun"), Signal(name="waits")
+        request, run = self.reads.request, Signal(name="was_run")
         m.d.comb += [
-            request.valid.eq(self.run & whole & (ahead != FETCH_AHEAD)), request.payload.address.eq(Cat(low, high)),
+            request.valid.eq(waits), request.payload.address.eq(Cat(low, high)),
             request.payload.length.eq(self.beats)]
         issued = request.valid & request.ready
-        m.d.sync += [ahead.eq(ahead + issued - self.taken)]
+        m.d.sync += [run.eq(self.run), ahead.eq(ahead + issued - self.taken)]
         with m.If(issued):
-            m.d.sync += [Cat(low, carry).eq(low + INSTRUCTION_BYTES), whole.eq(0)]
-        with m.Elif(begun & ~whole):
-            m.d.sync += [high.eq(high + carry), whole.eq(1)]
-        with m.Elif(self.run & ~begun):
-            m.d.sync += [Cat(low, high).eq(self.base), whole.eq(1), begun.eq(1)]
+            m.d.sync += [Cat(low, carry).eq(low + INSTRUCTION_BYTES), waits.eq(0)]
+        with m.Elif(run & ~begun):
+            m.d.sync += [Cat(low, high).eq(self.base), carry.eq(0), begun.eq(1)]
+        with m.Elif(run & ~waits & (ahead != FETCH_AHEAD)):
+            m.d.sync += [high.eq(high + carry), carry.eq(0), waits.eq(1)]
 
     def _collect(self, m: Module) -> Signal:
         """Shift beats into the instruction word; returns the flag 'a whole word is there, unchecked'."""

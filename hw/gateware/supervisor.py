@@ -28,9 +28,9 @@ ENGINES = len(ENGINE_NAMES)
 LOW_BITS = 8
 """Lower bits of a counter."""
 
-SAMPLED = ("ended", "sequencer_error", "sequencer_code", "sequencer_engine", "sequencer_index", "bus_error_read",
-           "bus_error_write", "executing", "blocked", "indices", "progress", "instruction_finished")
-"""Ports that pass a register. Not so `ports_idle`: in the cycle of `abort` it must be that of this cycle."""
+SAMPLED = ("start", "soft_reset", "ended", "sequencer_error", "sequencer_code", "sequencer_engine", "sequencer_index",
+           "bus_error_read", "bus_error_write", "executing", "blocked", "indices", "progress", "instruction_finished")
+"""Ports that pass a register; `ports_idle` as well, where it counts with `abort` only: with that it stays."""
 
 
 class Supervisor(wiring.Component):
@@ -39,8 +39,8 @@ class Supervisor(wiring.Component):
     Ports in: `start`, `soft_reset` (pulses), `ended` (level), `sequencer_error` (pulse) with `sequencer_code`,
     `sequencer_engine`, `sequencer_index`; `bus_error_read`, `bus_error_write` (one bit per engine, pulse); `executing`,
     `blocked` (per engine), `indices` (head instruction per engine); `progress` (pulse: an instruction finished or a
-    beat moved), `instruction_finished`; `watchdog` (cycles, 0 is off); `ports_idle`. All but `start`, `soft_reset`,
-    `watchdog` and `ports_idle` pass a register first; `indices` are looked at a cycle after what they belong to.
+    beat moved), `instruction_finished`; `watchdog` (cycles, 0 is off); `ports_idle` (stays while `abort`). All but
+    `watchdog` pass a register first; `indices` are looked at a cycle after what they belong to.
     Ports out: `run`, `core_reset`, `abort` (levels), `finished` (pulse at done or error); `busy`, `done`, `error`,
     `resetting`; `error_code`, `error_engine`, `error_instruction`; counters `cycles`, `instructions`, `engine_busy`,
     `engine_blocked` (32 bits per queued engine).
@@ -68,6 +68,8 @@ class Supervisor(wiring.Component):
             port = getattr(self, name)
             self._seen[name] = Signal(port.shape(), name=f"seen_{name}")
             m.d.sync += self._seen[name].eq(port)
+        self._seen["idle"] = idle = Signal(name="seen_idle")
+        m.d.sync += idle.eq(self.ports_idle & self.abort)
         self._errors(m, failed, stopped)
         self._states(m, failed, stopped, begin)
         self._counters(m, begin)
@@ -81,7 +83,7 @@ class Supervisor(wiring.Component):
             m.d.comb += self.busy.eq(~(fsm.ongoing("IDLE") | fsm.ongoing("HALTED")))
             with self._state(m, "IDLE"):
                 m.d.sync += hold.eq(0)
-                with m.If(self.start):
+                with m.If(self._seen["start"]):
                     m.d.comb += begin.eq(1)
                     m.d.sync += [self.done.eq(0), starting.eq(1), self.core_reset.eq(1), self.abort.eq(1)]
                     m.next = "CLEAR"
@@ -99,7 +101,7 @@ class Supervisor(wiring.Component):
                 with m.Elif(self._seen["ended"]):
                     m.next = "CLOSE"
             with self._state(m, "CLOSE"):
-                with m.If(self.ports_idle):
+                with m.If(self._seen["idle"]):
                     m.d.comb += self.finished.eq(1)
                     m.d.sync += [self.done.eq(1), self.abort.eq(0)]
                     m.next = "IDLE"
@@ -111,10 +113,10 @@ class Supervisor(wiring.Component):
                 pass
             with self._state(m, "DRAIN"):
                 m.d.sync += hold.eq(0)
-                with m.If(self.ports_idle):
+                with m.If(self._seen["idle"]):
                     m.d.sync += [self.error.eq(0), self.done.eq(0), self.error_code.eq(ErrorCode.NONE)]
                     m.next = "CLEAR"
-        with m.If(self.soft_reset):
+        with m.If(self._seen["soft_reset"]):
             m.d.sync += [resetting.eq(1), starting.eq(0)]
 
     @contextmanager
@@ -122,7 +124,7 @@ class Supervisor(wiring.Component):
         """A state that obeys soft reset."""
         with m.State(name):
             yield
-            with m.If(self.soft_reset):
+            with m.If(self._seen["soft_reset"]):
                 m.d.sync += self.abort.eq(1)
                 m.next = "DRAIN"
 

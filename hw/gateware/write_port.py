@@ -66,9 +66,10 @@ class WritePort(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         left = Signal(LENGTH_BITS)  # beats of the present burst that are still to be taken
+        giver = Signal(self.count)  # the client whose burst that is, none if no beat is left
         waiting = [Signal(OUTSTANDING_BITS, name=f"waiting{i}") for i in range(self.count)]
-        begun = self._begin(m, left, waiting)
-        self._forward(m, left)
+        begun = self._begin(m, left, giver, waiting)
+        self._forward(m, left, giver)
         for index, client in enumerate(self.clients):
             answered = self._respond(m, index, client)
             m.d.sync += waiting[index].eq(waiting[index] + begun[index] - answered)
@@ -76,12 +77,12 @@ class WritePort(wiring.Component):
         m.d.comb += self.idle.eq(~Cat(count.any() for count in waiting).any())
         return m
 
-    def _begin(self, m: Module, left: Signal, waiting: list[Signal]) -> Signal:
+    def _begin(self, m: Module, left: Signal, giver: Signal, waiting: list[Signal]) -> Signal:
         """Requests to AW; returns one bit per client, high when its request is taken."""
         bus = self.bus
         m.submodules.arbiter = arbiter = RoundRobin(self.count)
         open_, begun = Signal(), Signal(self.count)
-        m.d.comb += open_.eq((~bus.awvalid | bus.awready) & (left == 0) & ~self.abort)
+        m.d.comb += open_.eq((~bus.awvalid | bus.awready) & ~giver.any() & ~self.abort)
         with m.If(bus.awready):
             m.d.sync += bus.awvalid.eq(0)
         for index, client in enumerate(self.clients):
@@ -93,24 +94,26 @@ class WritePort(wiring.Component):
             with m.If(begun[index]):
                 m.d.sync += [
                     bus.awvalid.eq(1), bus.awid.eq(index), bus.awaddr.eq(request.payload.address),
-                    bus.awlen.eq(request.payload.length - 1), left.eq(request.payload.length)]
+                    bus.awlen.eq(request.payload.length - 1), left.eq(request.payload.length), giver.eq(1 << index)]
         m.d.comb += [
             arbiter.advance.eq(begun.any()), bus.awsize.eq(size_code(self.config)), bus.awburst.eq(BURST_INCR),
             bus.awcache.eq(CACHE_MODIFIABLE_BUFFERABLE)]
         return begun
 
-    def _forward(self, m: Module, left: Signal) -> None:
-        """Beats of the client whose burst was begun (AWID keeps its number until the burst has ended) to W."""
+    def _forward(self, m: Module, left: Signal, giver: Signal) -> None:
+        """Beats of the client whose burst was begun to W."""
         bus = self.bus
         m.d.comb += bus.wstrb.eq(~0)
         with m.If(bus.wready):
             m.d.sync += bus.wvalid.eq(0)
         for index, client in enumerate(self.clients):
             source = client.data
-            m.d.comb += source.ready.eq((left != 0) & (bus.awid == index) & (~bus.wvalid | bus.wready))
+            m.d.comb += source.ready.eq(giver[index] & (~bus.wvalid | bus.wready))
             with m.If(source.valid & source.ready):
                 m.d.sync += [
                     bus.wvalid.eq(1), bus.wdata.eq(source.payload), bus.wlast.eq(left == 1), left.eq(left - 1)]
+                with m.If(left == 1):
+                    m.d.sync += giver.eq(0)
 
     def _respond(self, m: Module, index: int, client: WriteClientInterface) -> Signal:
         """B to `response` and `error`, through a register; returns the pulse."""

@@ -94,6 +94,7 @@ async def banks(dut) -> None:
     under_way = [list(held) for _ in range(SpikeBanks.latency)]
     for _ in range(1000):
         planes = offer(dut, "plane", rng.getrandbits(config.banks) if rng.random() < 0.4 else 0, near, rng)
+        dut.plane_valid.value = planes[0] != 0
         loaded = offer(dut, "write", rng.getrandbits(config.banks), near, rng)
         asked, read = [rng.choice(near) for _ in held], rng.getrandbits(config.banks)
         dut.read_en.value = read

@@ -138,7 +138,9 @@ class Buffers:
         self.written.append((int(dut.residual_row.value), int(dut.residual_data.value)) if write else None)
         if (late := self.written.popleft()) is not None:
             self.residual[late[0]] = late[1]
-        if mask := int(dut.plane_mask.value):
+        mask = int(dut.plane_mask.value)
+        assert int(dut.plane_valid.value) == (mask != 0), f"cycle {support.cycle()}: plane_valid, mask {mask:#x}"
+        if mask:
             word = (1 << config.beat_bits) - 1
             keep = sum(word << config.beat_bits * bank for bank in range(config.banks) if mask >> bank & 1)
             self.planes.append((mask, int(dut.plane_address.value), int(dut.plane_data.value) & keep))

@@ -43,7 +43,7 @@ def test_model():
 
 
 def test_rows_are_one_module():
-    assert emit_verilog(HammingUnit(preset("tiny")), name="hamming").count("\nmodule ") == 2
+    assert emit_verilog(HammingUnit(preset("tiny")), name="hamming").count("\nmodule ") == 3  # unit, row, skid buffer
 
 
 def test_adders_only():

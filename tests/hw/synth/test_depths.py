@@ -1,4 +1,4 @@
-"""Deepest paths, block by block: none becomes deeper than it is."""
+"""Deepest paths, block by block: none is deeper than `DEPTH_LIMITS`."""
 
 from __future__ import annotations
 
@@ -31,31 +31,20 @@ UNITS: dict[str, Callable[[], Any]] = {
     "store": lambda: StoreEngine(preset("tiny"), 2),
     "weight": lambda: RowLoadEngine(preset("tiny"), Opcode.LOAD_WEIGHTS)}
 
-ROOM = "room in a FIFO behind lets the item in front go in the same cycle"
-EXCEPTIONS: dict[str, tuple[int, int, str]] = {
-    "core_drain": (6, 24, ROOM), "core_shortcut": (6, 24, ROOM),
-    "core_compute": (6, 24, "whether tables are filled ahead is decided in one cycle"),
-    "core_load_packer": (6, 24, "which bytes of a window the picture has"),
-    "core": (7, 24, ROOM), "spikeloom": (9, 34, f"{ROOM}; the sequencer's address is added up in one cycle")}
-"""Blocks that are deeper than `DEPTH_LIMITS`: levels, carry, and why they are left so."""
 
-
-def deeper(block: Block, name: str) -> dict[str, str]:
+def deeper(block: Block) -> dict[str, str]:
     """Paths of a block that are deeper than they may be."""
-    limits = dict(DEPTH_LIMITS)
-    if name in EXCEPTIONS:
-        limits["levels"], limits["carry"], _ = EXCEPTIONS[name]
-    return {measure: str(block.timing[measure].inside) for measure, most in limits.items()
+    return {measure: str(block.timing[measure].inside) for measure, most in DEPTH_LIMITS.items()
             if block.deepest(measure) > most}
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_depth_of_a_unit(unit):
-    assert deeper(estimate(emit_verilog(UNITS[unit](), name=unit), top=unit)[-1], unit) == {}
+    assert deeper(estimate(emit_verilog(UNITS[unit](), name=unit), top=unit)[-1]) == {}
 
 
 @pytest.mark.slow
 def test_depth_of_the_flagship():
     blocks = estimate(emit_machine(preset("zcu104")), top=TOP)
-    found = {block.name: deeper(block, block.name.removeprefix(f"{TOP}_")) for block in blocks}
+    found = {block.name: deeper(block) for block in blocks}
     assert {name: paths for name, paths in found.items() if paths} == {}
