@@ -126,7 +126,7 @@ class Times:
     quiet: float = 2
     apart: float = 3
     matrix_end: float = 3
-    start: float = 10
+    start: float = 13
 
 
 def times_of(config: MachineConfig) -> Times:

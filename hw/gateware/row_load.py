@@ -205,7 +205,7 @@ class RowLoadEngine(wiring.Component):
             chosen = target.items if number == ITEMS else ~target.items & (target.target == number)
             m.d.comb += [
                 given.output[number].eq(beats.valid & chosen), output.payload.eq(out.beat),
-                output.valid.eq(skid.o.valid & out.output[number])]
+                output.valid.eq(out.output[number])]
             with m.If(chosen):
                 m.d.comb += last_slot.eq(self.row_beats[number] - 1)
         with m.If(reader.ended):
@@ -214,5 +214,6 @@ class RowLoadEngine(wiring.Component):
             m.d.sync += slot.eq(slot + 1)
             with m.If(slot == last_slot):
                 m.d.sync += [slot.eq(0), rows.eq(rows + 1)]
+        # No output is set without a beat: nor is one in what the empty buffer shows, what was there without `i.valid`.
         m.d.comb += skid.o.ready.eq(~Cat(output.valid & ~output.ready for output in outputs).any())
         return skid.o.valid & skid.o.ready & out.end

@@ -10,6 +10,8 @@ __all__ = ["SkidBuffer"]
 class SkidBuffer(wiring.Component):
     """A stream through two registers; `i.ready` and `o` come from registers, and neither follows from the other side.
 
+    While `o.valid` is low, `o.payload` is what `i.payload` was a cycle ago (0 in the first cycle).
+
     Throughput: one item per cycle. Latency: 1.
 
     Args:

@@ -27,6 +27,17 @@ async def one_item_per_cycle(dut):
 
 
 @cocotb.test()
+async def shows_what_was_there_while_it_is_empty(dut):
+    await support.start(dut)
+    for payload in (5, 0, 9):
+        dut.i__payload.value = payload
+        await RisingEdge(dut.clk)
+        await ReadOnly()
+        assert (int(dut.o__valid.value), int(dut.o__payload.value)) == (0, payload)
+        await RisingEdge(dut.clk)
+
+
+@cocotb.test()
 async def ready_is_a_register(dut):
     """Two items fit in while `o` waits; `i.ready` follows in the cycle after `o.ready`, not in its own."""
     await support.start(dut)
