@@ -77,7 +77,7 @@ def _blocks(report: Mapping[str, Any]) -> list[str]:
 
 def _depths(report: Mapping[str, Any]) -> list[str]:
     limits = report["depth_limits"]
-    goal = f"{limits['levels']} LUT levels and {limits['carry']} bits of carry chain"
+    goal = f"{limits['levels']} LUT levels or {limits['carry']} bits of carry chain"
     if not report["too_deep"]:
         return [f"No register-to-register path has more than {goal}."]
     return [f"Register-to-register paths of more than {goal}:", "", *(f"* {line}" for line in report["too_deep"])]

@@ -58,6 +58,23 @@ async def start_resets_the_core_first(dut):
 
 
 @cocotb.test()
+async def a_burst_of_the_last_cycle_is_awaited(dut):
+    """Ports that were idle may have taken a burst in the cycle before `abort`: what they said then is void."""
+    await started(dut)
+    await support.ticks(dut, 20)
+    assert int(dut.ports_idle.value) == 1
+    dut.ended.value = 1
+    await support.ticks(dut, 2)
+    dut.ports_idle.value = 0  # in the first cycle of `abort`
+    for _ in range(10):
+        await ReadOnly()
+        assert (int(dut.finished.value), int(dut.abort.value)) == (0, 1), f"cycle {support.cycle()}"
+        await RisingEdge(dut.clk)
+    dut.ports_idle.value = 1
+    await until(dut, "finished")
+
+
+@cocotb.test()
 async def ends_when_the_ports_are_idle(dut):
     """END: abort, wait for the ports, done, one `finished`; cycles stand still."""
     await started(dut)
