@@ -176,7 +176,7 @@ def _lower(
         if isinstance(operator, MaxConv):
             return lower_maximum(emitter, network, places, operator, residuals, tile)
         if isinstance(operator, Conv):
-            return lower_conv(emitter, network, places, operator, residuals, rolling, columns)
+            return lower_conv(emitter, network, places, operator, residuals, tile, columns)
         if isinstance(operator, Depthwise):
             return lower_depthwise(emitter, network, places, operator, residuals, tile, columns)
         if isinstance(operator, Attend):

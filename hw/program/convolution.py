@@ -19,7 +19,7 @@ from .layout import ChannelMap, TensorPlace, ceil_div, lane_groups
 from .neuron_stage import NeuronStage
 from .passes import ChunkSource, Pass, Segments, array_chunks, build_runs, output_tiles, plane_rounds
 from .pixel_feed import PixelFeed
-from .residual import Residuals, Rolling
+from .residual import Residuals
 from .splits import choose_group_rows, choose_pixel_split, choose_split, groups_together, tile_rows
 from .tiling import Tiling
 from .work import Lowered
@@ -27,10 +27,9 @@ from .work import Lowered
 
 def lower_conv(
     emitter: Emitter, network: Network, places: dict[str, TensorPlace], operator: Conv, residuals: Residuals,
-    rolling: Rolling | None = None, columns: Columns = EVERY_COLUMN,
+    tile: int | None = None, columns: Columns = EVERY_COLUMN,
 ) -> Lowered:
-    """Jobs of a convolution, in strips of one tile if `rolling`, the window through which its map passes; of `columns`
-    of the map.
+    """Jobs of a convolution, in strips of one tile of `tile` rows if given; of `columns` of the map.
 
     Raises MappingError.
     """
@@ -38,15 +37,12 @@ def lower_conv(
     weight = network.arrays[operator.weight]
     geometry = Geometry(source.height, source.width, weight.shape[2], operator.stride, operator.padding, *columns)
     out_map = places[operator.neuron.outputs[0]].channel_map(config)
-    tile = rolling.rows if rolling else None
     rows, groups = tile or tile_rows(geometry, config), lane_groups(network.frames, config)
     if source.kind == "pixels":
         feed: Feed = PixelFeed(source, geometry, operator.pad_codes, config)
         weight = _packed_pixels(weight)
         physical = _padded(weight, 1, feed.words * config.word_channels)
-        # Two tiles even if the window has no rows to spare: what is between two strips is packed twice.
-        most = max(rolling.strip, 2 * rolling.rows) if rolling else None
-        split = choose_pixel_split(feed, out_map.words, config, most)
+        split = choose_pixel_split(feed, out_map.words, config, None if tile is None else 2 * tile)
     else:
         feed = SpikeFeed(source, geometry, config)
         physical = source.channel_map(config).spread(weight, 1)
