@@ -46,7 +46,7 @@ class Estimated:
     @property
     def table(self) -> str:
         """A line per layer; a line per bound."""
-        found = f"\n\nif something cost nothing, cycles:\n{bounds.table(self.bounds)}" if self.bounds else ""
+        found = f"\n\nif transfers cost less or nothing, cycles:\n{bounds.table(self.bounds)}" if self.bounds else ""
         return report.table(self.estimate) + found
 
     @property
@@ -73,7 +73,7 @@ def estimate(
         preset: Machine; None: that of the directory's program, else the flagship.
         memory: The DDR.
         repconv: RepConvs that stay unfused, as for `quantize`; for names only.
-        with_bounds: Also tell what would be left if transfers cost nothing (`hw.estimate.bounds`), in the table.
+        with_bounds: Also tell what would be left if transfers cost less or nothing (`hw.estimate.bounds`), in the table.
         out: Directory for `estimate_layer_cycles.json`, `estimate_network_performance.json` and `roofline.png`.
         json: File for both reports in one.
         progress: Hears one line per step.

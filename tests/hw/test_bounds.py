@@ -1,4 +1,6 @@
-"""What is left of an estimate if transfers cost nothing."""
+"""What is left of an estimate if transfers cost less or nothing."""
+
+from dataclasses import replace
 
 import pytest
 
@@ -14,12 +16,20 @@ def test_bounds_of_random_networks(seed):
     """The program first; whatever is free, it is never slower, and positions are always walked."""
     program = compile_network(random_network(seed), preset("tiny"))
     made = estimate(program)
-    whole, loads, weights, both, positions = (bound.cycles for bound in bounds(program))
+    whole, once, loads, weights, both, positions = (bound.cycles for bound in bounds(program))
     assert whole == made.cycles
     assert positions == sum(o.positions for o in made.operators)
     assert both < loads < whole
+    assert once == whole  # the banks hold their maps
     assert both < weights < whole
     assert positions < both
+
+
+def test_what_is_loaded_twice():
+    """With little room strips bring the rows between them again."""
+    program = compile_network(random_network(4), replace(preset("tiny"), spike_depth=512))
+    whole, once, loads, *_ = (bound.cycles for bound in bounds(program))
+    assert loads < once < whole
 
 
 def test_table():
