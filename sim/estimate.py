@@ -73,7 +73,7 @@ def estimate(
         preset: Machine; None: that of the directory's program, else the flagship.
         memory: The DDR.
         repconv: RepConvs that stay unfused, as for `quantize`; for names only.
-        with_bounds: Also tell what would be left if transfers cost less or nothing (`hw.estimate.bounds`), in the table.
+        with_bounds: Also tell what would be left if transfers cost less (`hw.estimate.bounds`), in the table.
         out: Directory for `estimate_layer_cycles.json`, `estimate_network_performance.json` and `roofline.png`.
         json: File for both reports in one.
         progress: Hears one line per step.

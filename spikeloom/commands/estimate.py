@@ -37,7 +37,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help=f"machine: {', '.join(sorted(PRESETS))} (that of a built directory, else zcu104)")
     add_repconv(parser)
     parser.add_argument(
-        "--bounds", action="store_true", help="show also the cycles that would be left if transfers cost less or nothing")
+        "--bounds", action="store_true", help="show also the cycles that would be left if transfers cost less")
     parser.add_argument(
         "--out", type=Path, metavar="DIR",
         help="write estimate_layer_cycles.json, estimate_network_performance.json, roofline.png, and repconv.json with "
