@@ -140,7 +140,7 @@ def test_depth_of_the_datapath_of_larger_machines(unit, name):
     assert too_deep(blocks) == []
     ports = [path for block in blocks[-1:] for measure in DEPTH_LIMITS for path in (
         block.timing[measure].worst_in(), block.timing[measure].worst_out()) if path]
-    assert all(path.depth <= 1 for path in ports)  # so that its neighbours keep theirs
+    assert all(path.depth <= 2 for path in ports)  # so that its neighbours keep theirs (`test_depth_of_the_flagship`)
 
 
 @pytest.mark.slow
